@@ -1,0 +1,1 @@
+"""The lab: the fleet's machines on one Linux computer, built from its own apt sources."""
