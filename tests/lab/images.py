@@ -5,13 +5,14 @@ import re
 import shutil
 import stat
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tests.lab.apt import Downloads, Source, acquire_settings, machine_sources
 from tests.lab.cpio import Entry, archive, with_parents
-from tests.lab.host import LabError, cached, run
+from tests.lab.host import LabError, run
+from tests.lab.host import cached as _cached
 
 HYPERVISOR_PACKAGES = (
     "libvirt-clients",
@@ -71,6 +72,20 @@ _FILES = {
     ),
 }
 _NOT_UNPACKED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+def cached(kind: str, recipe: object, build: Callable[[Path], None]) -> Path:
+    """Return what a recipe builds; how it is built, this module, is a part of every recipe.
+
+    Args:
+        kind: what it is.
+        recipe: everything else that the result depends on.
+        build: fills the empty directory it is given.
+
+    Raises:
+        LabError: the build failed.
+    """
+    return _cached(kind, [recipe, Path(__file__).read_text()], build)
 
 
 def _sources_recipe(release: str) -> list[object]:
@@ -258,8 +273,7 @@ def bare() -> Path:
         for path in (root / "etc/ssh").glob("ssh_host_*"):
             path.unlink()
         run(["chroot", root, "systemctl", "enable", "systemd-networkd.service"])
-        version = (kernel_directory / "version").read_text()
-        run(["cp", "-a", kernel_directory / "lib/modules" / version, root / "usr/lib/modules/"])
+        run(["cp", "-a", kernel_directory / "lib/modules", root / "usr/lib/"])
         payload_directory = root / "var/lib/lab-guest"
         payload_directory.mkdir()
         for name in ("vmlinux", "initrd"):
