@@ -31,7 +31,9 @@ class Source:
     def line(self) -> str:
         """Return it in the one-line format."""
         options = " ".join(f"{name}={value}" for name, value in self.options)
-        return " ".join(("deb", *([f"[{options}]"] if options else ()), self.uri, self.suite, *self.components))
+        return " ".join(
+            ("deb", *([f"[{options}]"] if options else ()), self.uri, self.suite, *self.components)
+        )
 
 
 def parse_one_line(text: str) -> list[Source]:
@@ -73,7 +75,10 @@ def parse_deb822(text: str) -> list[Source]:
                 name, _, value = line.partition(":")
                 name = name.strip().lower()
                 fields[name] = value.strip()
-        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in ("no", "false"):
+        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in (
+            "no",
+            "false",
+        ):
             continue
         found += [
             Source(uri, suite, tuple(fields.get("components", "").split()), _kept(fields))
@@ -86,7 +91,9 @@ def parse_deb822(text: str) -> list[Source]:
 def _kept(options: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     # A key written into the sources file itself has no place in the one-line format.
     return tuple(
-        (name, options[name]) for name in _KEPT_OPTIONS if name in options and not re.search(r"\s", options[name])
+        (name, options[name])
+        for name in _KEPT_OPTIONS
+        if name in options and not re.search(r"\s", options[name])
     )
 
 
@@ -166,8 +173,8 @@ def machine_sources(release: str) -> list[Source]:
         return [Source(mirror, release + part, ("main",), signed) for part in ("", "-updates")]
     if system.get("ID") != "debian":
         raise LabError(
-            f"{system.get('PRETTY_NAME', 'this system')} is not Debian: set DEBIAN_MIRROR to the address of a "
-            "Debian archive (the directory that has dists/ and pool/ in it)"
+            f"{system.get('PRETTY_NAME', 'this system')} is not Debian: set DEBIAN_MIRROR to the address of "
+            "a Debian archive (the directory that has dists/ and pool/ in it)"
         )
     sources = []
     for path in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))):
@@ -177,14 +184,18 @@ def machine_sources(release: str) -> list[Source]:
             sources += parse_deb822(path.read_text())
     found = suites_for(sources, system.get("VERSION_CODENAME", ""), release, downloaded_origin)
     if release not in {source.suite for source in found}:
-        raise LabError(f"no Debian source for {system.get('VERSION_CODENAME')} main in /etc/apt: cannot get {release}")
+        raise LabError(
+            f"no Debian source for {system.get('VERSION_CODENAME')} main in /etc/apt: cannot get {release}"
+        )
     return found
 
 
 def acquire_settings() -> list[str]:
     """Return how the computer's apt reaches its archives (proxies, checks), as lines of apt.conf(5)."""
     wanted = re.compile(r"Acquire::(https?|ftp|Check-|Retries|Max-ValidTime|ForceIPv)", re.IGNORECASE)
-    return [line for line in run(["apt-config", "dump"]).splitlines() if wanted.match(line) and '""' not in line]
+    return [
+        line for line in run(["apt-config", "dump"]).splitlines() if wanted.match(line) and '""' not in line
+    ]
 
 
 class Downloads:

@@ -1,4 +1,4 @@
-"""Initial ramdisks: archives in the newc format, which the kernel unpacks one after another (initramfs buffer format)."""
+"""Initial ramdisks: archives in the newc format, of which the kernel unpacks several, one after another."""
 
 import stat
 from collections.abc import Iterable
@@ -52,8 +52,8 @@ def archive(entries: Iterable[Entry]) -> bytes:
         entries: its files; a directory comes before what is in it.
 
     Returns:
-        The bytes, padded to 512 so that another archive may follow. All times are 0: the same entries give the
-        same bytes.
+        The bytes, padded to 512 so that another archive may follow. All times are 0: the same entries give
+        the same bytes.
     """
     parts: list[bytes] = []
     for number, entry in enumerate((*entries, Entry("TRAILER!!!", mode=0)), start=1):

@@ -1,4 +1,4 @@
-"""The computer that the lab runs on: its user, its cache directory, its commands and its long-lived processes."""
+"""The computer that the lab runs on: its user, its cache, its commands and its long-lived processes."""
 
 import contextlib
 import fcntl
@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
 _UNUSED_AFTER = 14 * 24 * 3600
 _started = time.monotonic()
 
@@ -30,6 +33,26 @@ def say(message: str) -> None:
         message: what begins or has ended.
     """
     print(f"lab {time.monotonic() - _started:6.1f} s  {message}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def step(message: str) -> Iterator[None]:
+    """Show that something longer is under way: a moving line on a terminal, else plain lines.
+
+    Args:
+        message: what is under way; printed with the seconds it took when it is done.
+    """
+    began = time.monotonic()
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            progress.add_task(message, total=None)
+            yield
+    else:
+        say(f"{message} ...")
+        yield
+    say(f"{message}: {time.monotonic() - began:.0f} s")
 
 
 def run(
@@ -68,7 +91,9 @@ def run(
     except subprocess.TimeoutExpired as late:
         raise LabError(f"{argv[0]}: not finished after {deadline:.0f} s") from late
     except FileNotFoundError as missing:
-        raise LabError(f"{argv[0]}: not installed (tests/lab/system-packages.txt lists what is needed)") from missing
+        raise LabError(
+            f"{argv[0]}: not installed (tests/lab/system-packages.txt lists what is needed)"
+        ) from missing
     if done.returncode:
         tail = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
         raise LabError(f"{' '.join(str(word) for word in argv)[:300]}: exit code {done.returncode}\n{tail}")
@@ -163,13 +188,11 @@ def cached(kind: str, recipe: object, build: Callable[[Path], None]) -> Path:
             return entry
         for half in cache.glob(f".{kind}-*.part"):
             shutil.rmtree(half)
-        began = time.monotonic()
-        say(f"{kind}: building")
         part = cache / f".{entry.name}.part"
         part.mkdir()
-        build(part)
+        with step(f"building {kind}"):
+            build(part)
         part.rename(entry)
-        say(f"{kind}: built in {time.monotonic() - began:.0f} s")
         for older in cache.glob(f"{kind}-????????????"):
             if older != entry and time.time() - older.stat().st_mtime > _UNUSED_AFTER:
                 shutil.rmtree(older)

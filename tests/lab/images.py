@@ -1,4 +1,4 @@
-"""What the lab builds once and keeps: kernels, root directories, disk images and the repository of packages."""
+"""What the lab builds once and keeps: kernel, root directories, disk images, the repository of packages."""
 
 import lzma
 import re
@@ -68,7 +68,8 @@ _FILES = {
     "etc/apt/apt.conf.d/90lab": 'APT::Install-Recommends "false";\nAcquire::Languages "none";\n',
     "etc/ssh/sshd_config.d/50-lab.conf": "UsePAM no\nUseDNS no\n",
     "etc/systemd/system/serial-getty@ttyS0.service.d/lab.conf": (
-        "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 %I vt220\n"
+        "[Service]\nExecStart=\n"
+        "ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 %I vt220\n"
     ),
 }
 _NOT_UNPACKED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -175,7 +176,9 @@ def _initrd(kernel_directory: Path, modules: Iterable[str], files: Iterable[Entr
         content = (tree / path).read_bytes()
         name = path.rpartition("/")[2].removesuffix(".xz")
         names.append(name)
-        entries.append(Entry(f"modules/{name}", lzma.decompress(content) if path.endswith(".xz") else content))
+        entries.append(
+            Entry(f"modules/{name}", lzma.decompress(content) if path.endswith(".xz") else content)
+        )
     entries.append(Entry("modules/order", "".join(f"{name}\n" for name in names).encode()))
     return archive(with_parents(entries))
 
@@ -195,7 +198,7 @@ def machine_initrd(kernel_directory: Path) -> bytes:
         _MACHINE_MODULES,
         [
             _program(kernel_directory / "busybox", "bin/busybox"),
-            _program(_HERE / "machine/init", "init"),
+            _program(_HERE / "initrd/init", "init"),
             *(Entry(f"{name}/.keep") for name in ("proc", "sys", "dev", "root", "machine")),
         ],
     )
@@ -247,10 +250,10 @@ def _debootstrap(root: Path, release: str, sources: Sequence[Source], packages: 
 
 
 def bare() -> Path:
-    """Return the directory of the stand-in for a freshly installed Ubuntu: `root`, `disk.raw` and how to boot it.
+    """Return the directory of the stand-in for a freshly installed Ubuntu: `root` and `disk.raw`.
 
-    It is Debian 13 with netplan and OpenSSH and none of a hypervisor's packages. Beside it lie `vmlinux` and
-    `initrd`.
+    It is Debian 13 with netplan and OpenSSH and none of a hypervisor's packages. Beside it lie the `vmlinux`
+    and `initrd` that boot it.
 
     Raises:
         LabError: a step of the build failed.
@@ -288,7 +291,7 @@ def bare() -> Path:
         _NOT_UNPACKED,
         _ROOT_BYTES,
         guest_directory.name,
-        (_HERE / "machine/init").read_text(),
+        (_HERE / "initrd/init").read_text(),
         _MACHINE_MODULES,
     ]
     return cached("bare", recipe, build)
@@ -300,7 +303,21 @@ def _finish(part: Path) -> None:
     disk = part / "disk.raw"
     with disk.open("wb") as file:
         file.truncate(_ROOT_BYTES)
-    run(["mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=1", "-O", "^has_journal", "-d", part / "root", disk])
+    run(
+        [
+            "mke2fs",
+            "-q",
+            "-t",
+            "ext4",
+            "-E",
+            "lazy_itable_init=1",
+            "-O",
+            "^has_journal",
+            "-d",
+            part / "root",
+            disk,
+        ]
+    )
     run(["tune2fs", "-O", "has_journal", disk])
     shutil.copy(kernel_directory / "vmlinux", part / "vmlinux")
     (part / "initrd").write_bytes(machine_initrd(kernel_directory))
@@ -358,7 +375,7 @@ rm -rf "$root"/var/lib/apt/lists/*
 
 
 def packages_image(packages: Iterable[str] = HYPERVISOR_PACKAGES) -> Path:
-    """Return the directory of the bare image with a hypervisor's packages installed; the same files as `bare` makes.
+    """Return the directory of the bare image with packages installed; it has the same files as `bare`'s.
 
     Its root is also the toolbox that `tests.lab.roots` runs parsers and QEMU from.
 
@@ -387,4 +404,6 @@ def old_libvirt() -> Path:
     def build(part: Path) -> None:
         _debootstrap(part / "root", "bookworm", machine_sources("bookworm"), _OLD_LIBVIRT_PACKAGES)
 
-    return cached("bookworm-libvirt", [_sources_recipe("bookworm"), _OLD_LIBVIRT_PACKAGES, _NOT_UNPACKED], build)
+    return cached(
+        "bookworm-libvirt", [_sources_recipe("bookworm"), _OLD_LIBVIRT_PACKAGES, _NOT_UNPACKED], build
+    )

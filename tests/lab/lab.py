@@ -1,7 +1,7 @@
 """A running lab: machines on a network of their own, made, started, saved and removed as one.
 
-Everything about one lab lies in one directory: `id_ed25519` and `known_hosts` for whoever logs in, a directory for
-each machine with its disks, console log and sockets, and `saved` with the states to go back to.
+Everything about one lab lies in one directory: `id_ed25519` and `known_hosts` for whoever logs in, a
+directory for each machine with its disks, console log and sockets, and `saved` with states to go back to.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from tests.lab import images
-from tests.lab.host import LabError, Process, digest, give_to_user, locked, need_root, run, say
+from tests.lab.host import LabError, Process, digest, give_to_user, locked, need_root, run, step
 from tests.lab.machine import (
     MachineSpec,
     accelerator,
@@ -58,10 +58,11 @@ class Lab:
     """The lab's machines and their network.
 
     Args:
-        index: its number on this computer, 0 to 255: the network namespace `hfINDEX`, the addresses 127.77.INDEX.0/24.
+        index: its number on this computer, 0 to 255; it has the network namespace `hfINDEX` and the addresses
+            127.77.INDEX.0/24.
         directory: where its state is; made if missing.
         machines: what it consists of.
-        image: `bare`, a freshly installed system, or `packages`, one with the hypervisors' packages installed.
+        image: `bare`, a freshly installed system, or `packages`, one with the hypervisors' packages.
         packages: what the roles install.
     """
 
@@ -142,7 +143,18 @@ class Lab:
             "UserKnownHostsFile": str(self.known_hosts),
         }
         words = [word for option, value in options.items() for word in ("-o", f"{option}={value}")]
-        return ["ssh", "-F", "none", "-i", str(self.key), *words, "-p", str(port), f"root@{address}", *command]
+        return [
+            "ssh",
+            "-F",
+            "none",
+            "-i",
+            str(self.key),
+            *words,
+            "-p",
+            str(port),
+            f"root@{address}",
+            *command,
+        ]
 
     def ssh(self, name: str, command: str, *, stdin: str = "", deadline: float = 60) -> str:
         """Run a command on a machine.
@@ -209,7 +221,7 @@ class Lab:
         """Make what is missing and start what is off; a machine that runs is left alone.
 
         Raises:
-            LabError: the index belongs to another checkout, the lab was made from another image, or a step failed.
+            LabError: the index belongs to another checkout, the lab has another image, or a step failed.
         """
         need_root()
         with self._locked():
@@ -217,10 +229,8 @@ class Lab:
             image = self._image()
             self._make_keys()
             self._make_network()
-            self._serve_packages(image)
-            begun = [name for name in self.machines if self._start(name, image)]
-            self._wait(begun)
-            say(f"{len(self.machines)} machines run ({len(begun)} started now)")
+            self._serve_packages()
+            self._wait([name for name in self.machines if self._start(name, image)])
 
     def down(self, *, wipe: bool = False) -> None:
         """Stop everything, also what a crash left behind.
@@ -231,10 +241,7 @@ class Lab:
         need_root()
         with self._locked():
             if self._owner() in (None, self.directory):
-                for name in self.machines:
-                    if self.running(name):
-                        say(f"{name}: power off")
-                with ThreadPoolExecutor() as pool:
+                with step("switching off"), ThreadPoolExecutor() as pool:
                     list(pool.map(self._power_off, self.machines))
                 self._sweep()
             if wipe:
@@ -318,7 +325,12 @@ class Lab:
                 try:
                     # All stand still before the first is copied: their clocks and connections stay in step.
                     list(pool.map(self._pause, on))
-                    list(pool.map(lambda name: self._copy_out(name, part / name, with_memory=name in on), self.machines))
+                    list(
+                        pool.map(
+                            lambda name: self._copy_out(name, part / name, with_memory=name in on),
+                            self.machines,
+                        )
+                    )
                 finally:
                     list(pool.map(self._continue, on))
             (part / "machines.json").write_text(json.dumps(self._fingerprint(image)))
@@ -354,7 +366,7 @@ class Lab:
             for name in self.machines:
                 self.kill(name)
             self._make_network()
-            self._serve_packages(image)
+            self._serve_packages()
             with ThreadPoolExecutor() as pool:
                 list(pool.map(lambda name: self._copy_in(name, source / name), self.machines))
                 on = [name for name in self.machines if (source / name / "memory").exists()]
@@ -396,7 +408,8 @@ class Lab:
         if owner not in (None, self.directory):
             if owner is not None and owner.is_dir():
                 raise LabError(
-                    f"lab {self.index} of this computer belongs to {owner}: take it down there, or use another index"
+                    f"lab {self.index} of this computer belongs to {owner}: "
+                    "take it down there, or use another index"
                 )
             self._sweep()
         (_OWNERS / str(self.index)).write_text(str(self.directory))
@@ -419,9 +432,13 @@ class Lab:
         if record.exists():
             kind, _, path = record.read_text().partition(" ")
             if kind != self.image:
-                raise LabError(f"lab {self.index} was made from the {kind} image: take it down with --wipe first")
+                raise LabError(
+                    f"lab {self.index} was made from the {kind} image: take it down with --wipe first"
+                )
             if not Path(path).is_dir():
-                raise LabError(f"{path}, which lab {self.index} was made from, is gone: take it down with --wipe first")
+                raise LabError(
+                    f"{path}, which lab {self.index} was made from, is gone: take it down with --wipe first"
+                )
             return Path(path)
         path = images.bare() if self.image == "bare" else images.packages_image(self.packages)
         record.write_text(f"{self.image} {path}")
@@ -472,13 +489,13 @@ class Lab:
                 run([*ip, "tuntap", "add", "dev", tap(spec), "mode", "tap"])
                 run([*ip, "link", "set", tap(spec), "master", BRIDGE, "up"])
 
-    def _serve_packages(self, image: Path) -> None:
+    def _serve_packages(self) -> None:
         record = self.directory / "http.json"
         served = Process.load(record)
         if served and served.alive():
             return
         server = [sys.executable, "-m", "http.server", "80", "--bind", images.REPOSITORY_ADDRESS]
-        directory = ["--directory", images.repository(self.packages)]
+        directory = ["--directory", str(images.repository(self.packages))]
         enter = ["nsenter", f"--net=/run/netns/{self.namespace}"]
         Process.spawn([*enter, *server, *directory], self.directory / "http.log").save(record)
 
@@ -521,21 +538,21 @@ class Lab:
 
     def _wait(self, names: Sequence[str], deadline: float = 240) -> None:
         """Wait until machines let root in."""
-        for name in names:
-            say(f"{name}: waiting for ssh")
-        until = time.monotonic() + deadline
-        for name in names:
-            while not (_answers(self.relay(name)) and self._lets_in(name)):
-                if not self.running(name):
-                    raise LabError(f"{name}: QEMU has ended, see {self._place(name) / 'qemu.log'}")
-                if time.monotonic() > until:
-                    raise LabError(f"{name}: no ssh after {deadline:.0f} s, see {self.console(name)}")
-                time.sleep(0.2)
-            say(f"{name}: ssh answers")
+        if not names:
+            return
+        with step(f"starting {', '.join(names)}"):
+            until = time.monotonic() + deadline
+            for name in names:
+                while not (_answers(self.relay(name)) and self._lets_in(name)):
+                    if not self.running(name):
+                        raise LabError(f"{name}: QEMU has ended, see {self._place(name) / 'qemu.log'}")
+                    if time.monotonic() > until:
+                        raise LabError(f"{name}: no ssh after {deadline:.0f} s, see {self.console(name)}")
+                    time.sleep(0.2)
 
     def _lets_in(self, name: str) -> bool:
         with contextlib.suppress(LabError):
-            self.ssh(name, "true", deadline=20)
+            self.ssh(name, "udevadm settle --timeout=15", deadline=20)
             return True
         return False
 

@@ -176,7 +176,10 @@ def machine_arguments(spec: MachineSpec, image: Path, factor: float, accelerator
         *("-netdev", f"tap,id=net0,ifname={tap(spec)},script=no,downscript=no"),
         *("-device", f"virtio-net-pci,netdev=net0,mac={spec.mac},romfile="),
         *("-device", "virtio-rng-pci"),
-        *("-chardev", "socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log,logappend=on"),
+        *(
+            "-chardev",
+            "socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log,logappend=on",
+        ),
         *("-serial", "chardev:console", "-qmp", "unix:qmp.sock,server=on,wait=off"),
     ]
 
@@ -187,10 +190,10 @@ def tap(spec: MachineSpec) -> str:
 
 
 def memory_factor() -> float:
-    """Return the part of their memory that the machines get: all of it, unless the kernel must reserve it at once.
+    """Return the part of their memory that the machines get.
 
     Returns:
-        1.0; with vm.overcommit_memory = 2, where memory counts when it is asked for, 0.125.
+        1.0; or 0.125 with vm.overcommit_memory = 2, where memory counts already when it is asked for.
     """
     return 0.125 if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2" else 1.0
 
@@ -212,7 +215,9 @@ def accelerator(root: Path, guest: Path) -> str:
         found = json.loads(remembered.read_text())
         if found["boot"] == boot_id():
             return str(found["accelerator"])
-    result = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) and _kvm_runs(root, guest) else "tcg,thread=multi"
+    result = (
+        "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) and _kvm_runs(root, guest) else "tcg,thread=multi"
+    )
     remembered.write_text(json.dumps({"boot": boot_id(), "accelerator": result}))
     return result
 
@@ -224,7 +229,9 @@ def _kvm_runs(root: Path, guest: Path) -> bool:
         *("-no-reboot", "-kernel", str(guest / "vmlinux"), "-initrd", str(guest / "initrd")),
         *("-append", "console=ttyS0 quiet panic=-1", "-serial", "stdio"),
     ]
-    probe = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    probe = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     output = probe.stdout
     assert output is not None
     os.set_blocking(output.fileno(), False)

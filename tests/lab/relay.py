@@ -1,7 +1,7 @@
-"""Makes one machine's SSH reachable at an address of the loopback network, for every user and without a route.
+"""Makes one machine's SSH reachable on the loopback network, for every user and without a route.
 
-Run as a program, one process for each machine: it listens only while the machine accepts connections, so that a
-machine that is off refuses them, and ends with the machine's QEMU.
+Run as a program, one process for each machine: it listens only while the machine accepts connections, so that
+one that is off refuses them, and ends with the machine's QEMU.
 """
 
 import argparse
