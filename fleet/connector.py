@@ -52,12 +52,15 @@ class Presence(StrEnum):
 class Outcome:
     """Our own record of one host in one run, kept apart from pyinfra's (reference 9.1).
 
-    `failed` maps a set, guest or daemon to what went wrong, `changed` to what was done to it.
+    `failed` maps a set, guest or daemon to what went wrong, `changed` to what was done to it. `halted`: what was
+    found forbids to touch anything on this host.
     """
 
+    name: str = ""
     presence: Presence | None = None
     reason: str = ""
     concerned: bool = False
+    halted: bool = False
     execs: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     changed: dict[str, list[str]] = field(default_factory=dict)
@@ -65,7 +68,8 @@ class Outcome:
 
     def fail(self, subject: str, message: str) -> None:
         """Remember that `subject` failed; later operations leave it alone, `verdict` fails the host."""
-        self.failed.setdefault(subject, message)
+        if self.failed.setdefault(subject, message) is message:
+            self._print(f"{subject}: FAILED: {message}")
 
     def has_failed(self, subject: str) -> bool:
         """True if `subject` failed earlier in this run."""
@@ -74,11 +78,16 @@ class Outcome:
     def change(self, subject: str, what: str) -> None:
         """Remember one change, in the past tense."""
         self.changed.setdefault(subject, []).append(what)
+        self._print(f"{subject}: {what}")
 
     def note(self, text: str) -> None:
         """Remember one line for the owner that is neither a change nor a failure."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def _print(self, text: str) -> None:
+        if self.name:
+            sys.stderr.write(f"    [{self.name}] {text}\n")
 
     @property
     def changes(self) -> int:
@@ -244,7 +253,7 @@ def record_of(name: str) -> Outcome:
     """Return the record of the host called `name`, made at the first call; at exit all are written down."""
     if not _OUTCOMES:
         atexit.register(_close)
-    return _OUTCOMES.setdefault(name, Outcome())
+    return _OUTCOMES.setdefault(name, Outcome(name))
 
 
 def outcome(host: Host) -> Outcome:

@@ -81,8 +81,8 @@ class FileSet(Model):
 
     Arguments: `name`, of the set, such as ``libvirt``; `check`, a command that reads the staged tree at
     ``{new}`` and exits non-zero if a file is wrong; `apply`, a command that makes the running system follow the
-    files; `undo`, the command that makes it follow the old files again after they were put back; `before`, a
-    command whose standard output (sh) is added to the undo script, for running state that files do not have;
+    files; `undo`, the command that makes it follow the old files again after they were put back, and
+    `undo_at_boot` the same while the machine boots and the daemon has not started yet; `before`, a command whose standard output (sh) is added to the undo script, for running state that files do not have;
     `exclusive`, glob patterns of files that are moved aside with the swap, because the daemon would read them
     beside ours; `dangerous`: it can lock the owner out, so it is applied with confirm-or-rollback (D3).
     """
@@ -92,6 +92,7 @@ class FileSet(Model):
     check: str | None = None
     apply: str | None = None
     undo: str | None = None
+    undo_at_boot: str | None = None
     before: str | None = None
     exclusive: tuple[str, ...] = ()
     dangerous: bool = False
@@ -177,6 +178,14 @@ class Service(Model):
 
     def renders(self, host: Host, fleet: Fleet) -> Iterable[FileSet]:
         """Yield the service's sets of files for `host`, with every declaration of the fleet in sight."""
+        del host, fleet
+        return ()
+
+    def documents(self, host: Host, fleet: Fleet) -> Iterable[File]:
+        """Yield what is rendered for `host` and kept there by a program of its own, such as a guest's definition.
+
+        The paths are below the folder of the program; for review and for parsers, never written by us.
+        """
         del host, fleet
         return ()
 

@@ -99,12 +99,16 @@ class NetworkBoot(Model):
 
 
 class KernelBoot(Model):
-    """The hypervisor loads a kernel for the guest: paths on the hypervisor, and the kernel's command line."""
+    """The hypervisor loads a kernel for the guest: paths on the hypervisor, and the kernel's command line.
+
+    `address` is the one that such a system answers at.
+    """
 
     kind: Literal["kernel"] = "kernel"
     kernel: str
     initrd: str
     cmdline: str
+    address: IPv4Address
 
 
 Boot = DiskBoot | NetworkBoot | KernelBoot
@@ -127,7 +131,6 @@ class Guest(Model):
     boot: Boot = Field(default=DiskBoot(), discriminator="kind")
     autostart: bool = True
     encrypted: bool = False
-    probe: IPv4Address | None = None
     retired: date | None = None
 
 
@@ -174,6 +177,13 @@ class Host(Model):
     def service(self, wanted: type[S]) -> S | None:
         """Return the host's service of class `wanted`, or None."""
         return next((service for service in self.services if isinstance(service, wanted)), None)
+
+    def answers_at(self) -> str | None:
+        """Return the IPv4 address at which this host answers an echo request on its own network, or None."""
+        if self.guest is not None and isinstance(self.guest.boot, KernelBoot):
+            return str(self.guest.boot.address)
+        addresses = (address for interface in self.interfaces for address in interface.addresses)
+        return next((str(address.ip) for address in addresses if isinstance(address, IPv4Interface)), None)
 
     def mac(self, index: int) -> str:
         """Return the MAC of the guest's interface number `index`: given, or derived and stable.

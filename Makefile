@@ -1,0 +1,44 @@
+# The verbs a person types; README.md explains them. BARE=1 starts the lab from machines with nothing installed.
+.PHONY: run test check torture setup lab-up lab-down lab-status requirements
+
+FLEET = .venv/bin/fleet
+PYTEST = .venv/bin/python -m pytest
+
+run: setup
+	$(FLEET) lab up $(if $(BARE),--bare)
+	$(FLEET) run lab hypervisor
+	$(FLEET) verify lab
+	$(FLEET) status lab
+
+test: setup lint
+	$(PYTEST) tests/unit tests/render tests/lab
+
+check: setup lint
+	$(PYTEST) tests/unit tests/render
+
+.PHONY: lint
+lint:
+	.venv/bin/ruff check --quiet .
+	.venv/bin/ruff format --quiet --check .
+	.venv/bin/mypy --no-error-summary
+	.venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports --no-cache
+
+torture: setup
+	$(PYTEST) tests/torture
+
+lab-up: setup
+	$(FLEET) lab up $(if $(BARE),--bare)
+
+lab-down: setup
+	$(FLEET) lab down
+
+lab-status: setup
+	$(FLEET) lab status
+
+setup:
+	@./setup.sh
+
+# After a change of the dependencies in pyproject.toml.
+requirements:
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 --extra dev pyproject.toml -o requirements.txt

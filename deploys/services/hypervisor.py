@@ -1,0 +1,85 @@
+"""libvirt, QEMU and LVM: a host that runs guests, each on logical volumes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from deploys.templates import template
+from facts.linux.domain import Definition, Interface, Kernel, disks, to_xml, uuid_of
+from fleet.model.service import (
+    Daemon,
+    Declaration,
+    File,
+    FileSet,
+    Listen,
+    Service,
+    VolumeGroup,
+    none_to_keep,
+)
+from fleet.model.site import Fleet, Host, KernelBoot, NetworkBoot
+
+MIGRATION_PEERS = "migration_peers"
+"""The nftables set of those who may move a guest here right now; empty at rest."""
+
+MIGRATION_PORTS = (49152, 49215)
+"""libvirt's default range for migration streams; qemu.conf(5), migration_port_min and migration_port_max."""
+
+
+class Hypervisor(Service):
+    """The twins' service. A guest has a home, but each twin can run all of them."""
+
+    volume_groups: tuple[VolumeGroup, ...]
+
+    def declares(self, host: Host, fleet: Fleet) -> Declaration:
+        """Declare the packages, libvirtd, the volume groups and the path that a move needs."""
+        return Declaration(
+            packages=(
+                "libvirt-clients",
+                "libvirt-daemon-system",
+                "lvm2",
+                "qemu-system-x86",
+                "qemu-utils",
+                "socat",
+            ),
+            daemons=(Daemon(name="libvirtd"), Daemon(name="libvirt-guests")),
+            listens=(
+                Listen(port=MIGRATION_PORTS[0], last_port=MIGRATION_PORTS[1], during=MIGRATION_PEERS),
+            ),
+            volume_groups=self.volume_groups,
+            guests=tuple(guest.name for guest in fleet.guests(host)),
+            state=none_to_keep("the guests back up what is theirs; their definitions are made from the inventory"),
+        )
+
+    def renders(self, host: Host, fleet: Fleet) -> Iterable[FileSet]:
+        """Yield what happens to guests when the host goes down."""
+        del host, fleet
+        yield FileSet(
+            name="libvirt-guests",
+            files=(template("/etc/default/libvirt-guests"),),
+            check="sh -n {new}/etc/default/libvirt-guests",
+        )
+
+    def documents(self, host: Host, fleet: Fleet) -> Iterable[File]:
+        """Yield the definition of every guest that may live here, as libvirt is told it."""
+        for guest in fleet.guests(host):
+            yield File(path=f"/etc/libvirt/qemu/{guest.name}.xml", text=to_xml(definition(guest)), mode=0o600)
+
+
+def definition(guest: Host) -> Definition:
+    """Return the libvirt definition of `guest`, the same on either twin."""
+    wanted = guest.guest
+    assert wanted is not None
+    boot = wanted.boot
+    return Definition(
+        name=guest.name,
+        uuid=uuid_of(guest.name),
+        memory=wanted.memory,
+        vcpus=wanted.vcpus,
+        machine="pc",
+        boot=Kernel(boot.kernel, boot.initrd, boot.cmdline)
+        if isinstance(boot, KernelBoot)
+        else ("network-then-disk" if isinstance(boot, NetworkBoot) else "disk"),
+        disks=disks(volume.path for volume in guest.volumes()),
+        interfaces=tuple(Interface(guest.mac(number), nic.bridge) for number, nic in enumerate(wanted.nics)),
+        console=wanted.console,
+    )
