@@ -440,9 +440,9 @@ class Lab:
                     f"{path}, which lab {self.index} was made from, is gone: take it down with --wipe first"
                 )
             return Path(path)
-        path = images.bare() if self.image == "bare" else images.packages_image(self.packages)
-        record.write_text(f"{self.image} {path}")
-        return path
+        built = images.bare() if self.image == "bare" else images.packages_image(self.packages)
+        record.write_text(f"{self.image} {built}")
+        return built
 
     def _fingerprint(self, image: Path) -> dict[str, str]:
         return {
