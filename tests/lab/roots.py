@@ -6,7 +6,6 @@ without network. An ordinary user may do it too, in a user namespace.
 
 import contextlib
 import os
-import stat
 import subprocess
 import tempfile
 import time
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.lab import images
-from tests.lab.host import LabError, step
+from tests.lab.host import LabError, need_root
 
 # $1 is the root, $2 what else overlayfs is told, $3 the number of binds; then pairs of paths, then a command, which
 # finds the prepared root in `mnt/root` of its working directory.
@@ -31,6 +30,10 @@ mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs dev
 mkdir run/sshd dev/shm
+ln -s /proc/self/fd dev/fd
+ln -s /proc/self/fd/0 dev/stdin
+ln -s /proc/self/fd/1 dev/stdout
+ln -s /proc/self/fd/2 dev/stderr
 for device in null zero full random urandom kvm; do
     if [ -e "/dev/$device" ]; then
         : >"dev/$device"
@@ -147,9 +150,11 @@ def libvirt_in_root(root: Path, deadline: float = 120) -> Iterator[LibvirtInRoot
         A callable that runs commands beside it.
 
     Raises:
-        LabError: it does not come up; the message has the end of its log.
+        LabError: it does not come up, the message has the end of its log; or the process is not root's.
     """
-    daemon = ["chroot", "mnt/root", *_ENVIRONMENT, "/usr/sbin/libvirtd"]
+    need_root()
+    # Process 1 must reap: libvirt waits for the QEMUs that it asks for their abilities, which are orphans.
+    daemon = ["chroot", "mnt/root", *_ENVIRONMENT, "sh", "-c", "/usr/sbin/libvirtd & wait"]
     with tempfile.TemporaryFile() as log:
         started = subprocess.Popen(
             _prepared(root, {Path("/sys"): "/sys"}, daemon, "--uts", "--ipc"),
@@ -163,8 +168,9 @@ def libvirt_in_root(root: Path, deadline: float = 120) -> Iterator[LibvirtInRoot
                 children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
                 if children:
                     run = LibvirtInRoot(int(children[0]))
-                    if run(["virsh", "-c", "qemu:///system", "version"]).returncode == 0:
-                        break
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        if run(["virsh", "version"], deadline=deadline).returncode == 0:
+                            break
                 if started.poll() is not None or time.monotonic() > until:
                     log.seek(0)
                     raise LabError(f"{root}: libvirt does not answer: {log.read().decode()[-1000:]}")
