@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.lab.host import LabError, run
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+OS_RELEASE = Path("/etc/os-release")
 _KEPT_OPTIONS = ("signed-by", "trusted", "check-valid-until", "check-date")
 
 
@@ -164,7 +165,7 @@ def machine_sources(release: str) -> list[Source]:
     """
     system = dict(
         line.replace('"', "").partition("=")[::2]
-        for line in Path("/etc/os-release").read_text().splitlines()
+        for line in OS_RELEASE.read_text().splitlines()
         if "=" in line
     )
     mirror = os.environ.get("DEBIAN_MIRROR")

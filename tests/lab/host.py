@@ -18,6 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+# An ordinary user of Debian does not have the directories of chroot(8) and sfdisk(8) in the path.
+PATH = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
 _UNUSED_AFTER = 14 * 24 * 3600
 _started = time.monotonic()
 
@@ -84,7 +86,7 @@ def run(
             input=stdin.encode() if isinstance(stdin, str) else stdin or b"",
             capture_output=True,
             timeout=deadline,
-            env={**os.environ, "LC_ALL": "C", **(env or {})},
+            env={**os.environ, "PATH": PATH, "LC_ALL": "C", **(env or {})},
             cwd=cwd,
             check=False,
         )

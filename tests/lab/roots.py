@@ -9,19 +9,21 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.lab import images
 from tests.lab.host import LabError, need_root
 
-# $1 is the root, $2 what else overlayfs is told, $3 the number of binds; then pairs of paths, then a command, which
-# finds the prepared root in `mnt/root` of its working directory.
+# $1 is the root, $2 what else overlayfs is told, $3 the number of binds; then pairs of paths, then a command,
+# which finds the prepared root in `mnt/root` of its working directory.
 _PREPARE = """set -e
+PATH=$PATH:/usr/sbin:/sbin
 cd "$1"
 mount -t tmpfs tmpfs mnt
 mkdir mnt/upper mnt/work mnt/root
 mount -t overlay overlay -o "lowerdir=.,upperdir=mnt/upper,workdir=mnt/work$2" mnt/root
+overlay=$2
 binds=$3
 shift 3
 cd mnt/root
@@ -34,12 +36,14 @@ ln -s /proc/self/fd dev/fd
 ln -s /proc/self/fd/0 dev/stdin
 ln -s /proc/self/fd/1 dev/stdout
 ln -s /proc/self/fd/2 dev/stderr
-for device in null zero full random urandom kvm; do
-    if [ -e "/dev/$device" ]; then
-        : >"dev/$device"
-        mount --bind "/dev/$device" "dev/$device"
-    fi
+for device in null zero full random urandom; do
+    : >"dev/$device"
+    mount --bind "/dev/$device" "dev/$device"
 done
+# libvirt takes KVM for absent if its user libvirt-qemu may not open the device.
+if [ -e /dev/kvm ] && [ -z "$overlay" ]; then
+    mknod -m 666 dev/kvm c 10 232
+fi
 while [ "$binds" -gt 0 ]; do
     if [ -d "$1" ]; then
         mkdir -p ".$2"
