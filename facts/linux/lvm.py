@@ -19,6 +19,15 @@ MARK = "##lvm##"
 
 T = TypeVar("T")
 
+MANAGED = "homefleet"
+"""Tag of every volume that this project made or took over."""
+
+FRESH = "fresh"
+"""Tag of a volume that no definition of a guest has named yet: it is off before the guest's first start."""
+
+UNWIPED = "unwiped"
+"""Tag of a volume that was made and may still show what lay there before: no guest gets it."""
+
 # One process for all three reports: a third of the time of pvs, vgs and lvs. pvseg and seg cannot be left
 # out, so they are made short.
 REPORT = (
