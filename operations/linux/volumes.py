@@ -1,6 +1,6 @@
 """Volume groups and logical volumes of a host, as one set: made, grown, retired, and in the end destroyed.
 
-lvm(8), vgcreate(8), lvcreate(8), lvextend(8), lvrename(8), lvremove(8), blkdiscard(8). Volumes only grow, and
+lvm(8), vgcreate(8), lvcreate(8), lvextend(8), lvrename(8), lvremove(8), fallocate(1). Volumes only grow, and
 nothing that holds data goes because it left the inventory (DESIGN O4): `plan_volumes` never removes anything,
 `plan_retirement` renames what has a date, and destroys only with a second word.
 """
@@ -272,22 +272,24 @@ def _volume(volume: Volume, found: LvmState, usable: dict[str, FoundGroup]) -> I
 def _make(volume: Volume, size: int) -> Step:
     # Its extents may have been another guest's, and a guest must not see, let alone boot, what that one
     # wrote. lvcreate's own wiping (-Wy -Zy) takes away the start only: a partition table's copy at the end
-    # and every block in between stay readable. A plain discard promises no zeroes. Zeroing all of it
-    # (BLKZEROOUT) is certain, and fast on a disk that can write zeroes by itself (NVMe, virtio); elsewhere it
-    # is written once, at creation. The tag makes it safe to be interrupted: until it is off, no guest gets
-    # the volume, and the next run wipes again.
+    # and every block in between stay readable, and a plain discard promises no zeroes. So all of it is
+    # zeroed, see `_wipe`. The tag makes that safe to be interrupted: until it is off no guest gets the
+    # volume, and the next run wipes again.
     tags = " ".join(f"--addtag {shlex.quote(tag)}" for tag in (MANAGED, f"guest={volume.guest}", FRESH, UNWIPED))
     return Step(
         volume.guest,
         f"{volume.spec} made, {in_words(size)}",
         f"lvcreate -y -Wn -Zn -L {size}b -n {shlex.quote(volume.name)} {tags} {shlex.quote(volume.group)}"
-        f" && {_wipe(volume)}",
+        f" && {_wipe(volume, size)}",
     )
 
 
-def _wipe(volume: Volume) -> str:
+def _wipe(volume: Volume, size: int) -> str:
+    # A hole punched in a block device is certain zeroes that take no space (fallocate(2); the kernel refuses
+    # where the disk cannot do that). blkdiscard -z alone would fill a thin or sparse disk below: it asks for
+    # zeroes that stay allocated. It is the second choice, written out once, at creation.
     spec, path = shlex.quote(volume.spec), shlex.quote(volume.path)
-    return f"blkdiscard -z {path} && lvchange --deltag {UNWIPED} {spec}"
+    return f"{{ fallocate -p -o 0 -l {size} {path} || blkdiscard -z {path}; }} && lvchange --deltag {UNWIPED} {spec}"
 
 
 def _keep(volume: Volume, have: LogicalVolume, size: int) -> Iterator[Step]:
@@ -295,7 +297,7 @@ def _keep(volume: Volume, have: LogicalVolume, size: int) -> Iterator[Step]:
     if have.active is False:
         yield Step(volume.guest, f"{volume.spec} activated", f"lvchange -ay {spec}")
     if UNWIPED in have.tags:
-        yield Step(volume.guest, f"{volume.spec} wiped", _wipe(volume))
+        yield Step(volume.guest, f"{volume.spec} wiped", _wipe(volume, have.size))
     if size > have.size:
         yield Step(
             volume.guest,
@@ -454,7 +456,8 @@ def volumes(
 
     Arguments: `groups` of this host; `wanted`, the volumes of all guests that may live here; `guests`, those
     guests: only volumes of one that is here, or is to be made here, are touched; `today`; `probes`, as for
-    `domains`, which then need not ask again; `peers`, names of the hosts that may have a guest instead; `create`, guests that the owner said to make here.
+    `domains`, which then need not ask again; `peers`, names of the hosts that may have a guest instead;
+    `create`, guests that the owner said to make here.
 
     Fails: ValueError for a set that contradicts itself, before anything is touched.
     """
@@ -476,7 +479,8 @@ def volumes(
 def preflight(
     groups: Sequence[VolumeGroup], wanted: Sequence[Volume], today: date
 ) -> Generator[FunctionCommand, None, None]:
-    """Stop everything else on this host if a volume would have to shrink: that is refused before anything is touched.
+    """Stop everything else on this host if a volume would have to shrink: that is refused before anything is
+    touched.
 
     Arguments: `groups` of this host; `wanted`, the volumes of all guests that may live here; `today`.
     """
