@@ -50,9 +50,7 @@ def lab(context: click.Context, index: int) -> None:
 
 
 @lab.command()
-@click.option(
-    "--bare", is_flag=True, help="Start from a freshly installed system, without the roles' packages."
-)
+@click.option("--bare", is_flag=True, help="Start from a freshly installed system, without the roles' packages.")
 @click.pass_obj
 def up(index: int, bare: bool) -> None:
     """Make what is missing, start what is off, leave alone what runs."""

@@ -32,9 +32,7 @@ class Source:
     def line(self) -> str:
         """Return it in the one-line format."""
         options = " ".join(f"{name}={value}" for name, value in self.options)
-        return " ".join(
-            ("deb", *([f"[{options}]"] if options else ()), self.uri, self.suite, *self.components)
-        )
+        return " ".join(("deb", *([f"[{options}]"] if options else ()), self.uri, self.suite, *self.components))
 
 
 def parse_one_line(text: str) -> list[Source]:
@@ -92,9 +90,7 @@ def parse_deb822(text: str) -> list[Source]:
 def _kept(options: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     # A key written into the sources file itself has no place in the one-line format.
     return tuple(
-        (name, options[name])
-        for name in _KEPT_OPTIONS
-        if name in options and not re.search(r"\s", options[name])
+        (name, options[name]) for name in _KEPT_OPTIONS if name in options and not re.search(r"\s", options[name])
     )
 
 
@@ -164,9 +160,7 @@ def machine_sources(release: str) -> list[Source]:
         LabError: there is none; the message says what to do.
     """
     system = dict(
-        line.replace('"', "").partition("=")[::2]
-        for line in OS_RELEASE.read_text().splitlines()
-        if "=" in line
+        line.replace('"', "").partition("=")[::2] for line in OS_RELEASE.read_text().splitlines() if "=" in line
     )
     mirror = os.environ.get("DEBIAN_MIRROR")
     if mirror:
@@ -185,18 +179,14 @@ def machine_sources(release: str) -> list[Source]:
             sources += parse_deb822(path.read_text())
     found = suites_for(sources, system.get("VERSION_CODENAME", ""), release, downloaded_origin)
     if release not in {source.suite for source in found}:
-        raise LabError(
-            f"no Debian source for {system.get('VERSION_CODENAME')} main in /etc/apt: cannot get {release}"
-        )
+        raise LabError(f"no Debian source for {system.get('VERSION_CODENAME')} main in /etc/apt: cannot get {release}")
     return found
 
 
 def acquire_settings() -> list[str]:
     """Return how the computer's apt reaches its archives (proxies, checks), as lines of apt.conf(5)."""
     wanted = re.compile(r"Acquire::(https?|ftp|Check-|Retries|Max-ValidTime|ForceIPv)", re.IGNORECASE)
-    return [
-        line for line in run(["apt-config", "dump"]).splitlines() if wanted.match(line) and '""' not in line
-    ]
+    return [line for line in run(["apt-config", "dump"]).splitlines() if wanted.match(line) and '""' not in line]
 
 
 class Downloads:

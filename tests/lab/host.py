@@ -93,9 +93,7 @@ def run(
     except subprocess.TimeoutExpired as late:
         raise LabError(f"{argv[0]}: not finished after {deadline:.0f} s") from late
     except FileNotFoundError as missing:
-        raise LabError(
-            f"{argv[0]}: not installed (tests/lab/system-packages.txt lists what is needed)"
-        ) from missing
+        raise LabError(f"{argv[0]}: not installed (tests/lab/system-packages.txt lists what is needed)") from missing
     if done.returncode:
         tail = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
         raise LabError(f"{' '.join(str(word) for word in argv)[:300]}: exit code {done.returncode}\n{tail}")

@@ -68,8 +68,7 @@ _FILES = {
     "etc/apt/apt.conf.d/90lab": 'APT::Install-Recommends "false";\nAcquire::Languages "none";\n',
     "etc/ssh/sshd_config.d/50-lab.conf": "UsePAM no\nUseDNS no\n",
     "etc/systemd/system/serial-getty@ttyS0.service.d/lab.conf": (
-        "[Service]\nExecStart=\n"
-        "ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 %I vt220\n"
+        "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 %I vt220\n"
     ),
 }
 _NOT_UNPACKED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -176,9 +175,7 @@ def _initrd(kernel_directory: Path, modules: Iterable[str], files: Iterable[Entr
         content = (tree / path).read_bytes()
         name = path.rpartition("/")[2].removesuffix(".xz")
         names.append(name)
-        entries.append(
-            Entry(f"modules/{name}", lzma.decompress(content) if path.endswith(".xz") else content)
-        )
+        entries.append(Entry(f"modules/{name}", lzma.decompress(content) if path.endswith(".xz") else content))
     entries.append(Entry("modules/order", "".join(f"{name}\n" for name in names).encode()))
     return archive(with_parents(entries))
 
@@ -404,6 +401,4 @@ def old_libvirt() -> Path:
     def build(part: Path) -> None:
         _debootstrap(part / "root", "bookworm", machine_sources("bookworm"), _OLD_LIBVIRT_PACKAGES)
 
-    return cached(
-        "bookworm-libvirt", [_sources_recipe("bookworm"), _OLD_LIBVIRT_PACKAGES, _NOT_UNPACKED], build
-    )
+    return cached("bookworm-libvirt", [_sources_recipe("bookworm"), _OLD_LIBVIRT_PACKAGES, _NOT_UNPACKED], build)

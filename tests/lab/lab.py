@@ -42,6 +42,7 @@ MACHINES = (
     MachineSpec("kvm2", 16 << 30, 2, 256 * 10**9, "52:54:00:c8:01:0c", "192.168.1.12/24", "192.168.1.1"),
 )
 
+_DISKS = ("root.raw", "data.qcow2")
 _OWNERS = Path("/run/homefleet")
 
 
@@ -208,7 +209,7 @@ class Lab:
         """Return one line for each machine."""
         return {
             name: (
-                f"running, pid {self.pid(name)}, root@{':'.join(map(str, self.relay(name)))}"
+                self._running_status(name)
                 if self.running(name)
                 else "off"
                 if (self._place(name) / "root.raw").exists()
@@ -216,6 +217,16 @@ class Lab:
             )
             for name in self.machines
         }
+
+    def _running_status(self, name: str) -> str:
+        told = f"pid {self.pid(name)}, root@{':'.join(map(str, self.relay(name)))}"
+        try:
+            with monitor(self._place(name) / "qmp.sock", 5) as command:
+                state = command("query-status")["status"]
+        except (LabError, PermissionError):
+            state = "running"
+        # QEMU stops a machine whose disk file cannot grow.
+        return f"{state}, {told}" + (": is this computer's disk full?" if state == "io-error" else "")
 
     def up(self) -> None:
         """Make what is missing and start what is off; a machine that runs is left alone.
@@ -408,8 +419,7 @@ class Lab:
         if owner not in (None, self.directory):
             if owner is not None and owner.is_dir():
                 raise LabError(
-                    f"lab {self.index} of this computer belongs to {owner}: "
-                    "take it down there, or use another index"
+                    f"lab {self.index} of this computer belongs to {owner}: take it down there, or use another index"
                 )
             self._sweep()
         (_OWNERS / str(self.index)).write_text(str(self.directory))
@@ -432,13 +442,9 @@ class Lab:
         if record.exists():
             kind, _, path = record.read_text().partition(" ")
             if kind != self.image:
-                raise LabError(
-                    f"lab {self.index} was made from the {kind} image: take it down with --wipe first"
-                )
+                raise LabError(f"lab {self.index} was made from the {kind} image: take it down with --wipe first")
             if not Path(path).is_dir():
-                raise LabError(
-                    f"{path}, which lab {self.index} was made from, is gone: take it down with --wipe first"
-                )
+                raise LabError(f"{path}, which lab {self.index} was made from, is gone: take it down with --wipe first")
             return Path(path)
         built = images.bare() if self.image == "bare" else images.packages_image(self.packages)
         record.write_text(f"{self.image} {built}")
@@ -507,7 +513,7 @@ class Lab:
         if begin:
             self._forget(name)
             if not (place / "root.raw").exists():
-                make_disks(spec, image, place)
+                make_disks(spec, image, place, self._toolbox())
             own = own_files(
                 spec,
                 list(self.machines.values()),
@@ -591,11 +597,11 @@ class Lab:
                 command("migrate-set-parameters", max_bandwidth=1 << 40)
                 command("migrate", uri=f"file:{target / 'memory'}")
                 command.migration(300)
-        for disk in ("root.raw", "data.raw"):
+        for disk in _DISKS:
             copy_sparse(self._place(name) / disk, target / disk)
 
     def _copy_in(self, name: str, source: Path) -> None:
-        for disk in ("root.raw", "data.raw"):
+        for disk in _DISKS:
             copy_sparse(source / disk, self._place(name) / disk)
 
 

@@ -100,22 +100,29 @@ def partition_script() -> str:
     return f"label: gpt\ntype={_LVM_TYPE}, name=guests\n"
 
 
-def make_disks(spec: MachineSpec, image: Path, place: Path) -> None:
+def make_disks(spec: MachineSpec, image: Path, place: Path, root: Path) -> None:
     """Make the disks of a new machine.
+
+    The data disk is a qcow2 because a range that the machine asks to be zeroed (blkdiscard -z, a new volume) takes
+    no space in it; in a raw file QEMU allocates it, and the real size of these disks fills this computer's. The
+    root is raw: it has no tables of its own that a killed QEMU could have left unwritten.
 
     Args:
         spec: the machine.
         image: a directory that `tests.lab.images` built.
-        place: the machine's directory; gets `data.raw` and, last, `root.raw`.
+        place: the machine's directory; gets `data.qcow2` and, last, `root.raw`.
+        root: the root directory that QEMU is run from.
 
     Raises:
         LabError: a tool failed.
     """
-    data = place / "data.raw"
-    data.unlink(missing_ok=True)
-    with data.open("wb") as file:
+    blank = place / "blank.raw"
+    with blank.open("wb") as file:
         file.truncate(spec.disk)
-    run(["sfdisk", "-q", data], stdin=partition_script())
+    run(["sfdisk", "-q", blank], stdin=partition_script())
+    convert = ["convert", "-f", "raw", "-O", "qcow2", str(blank), str(place / "data.qcow2")]
+    run([*qemu_command(root, "qemu-img"), *convert])
+    blank.unlink()
     copy_sparse(image / "disk.raw", place / "root.raw")
 
 
@@ -131,11 +138,12 @@ def copy_sparse(source: Path, target: Path) -> None:
     part.rename(target)
 
 
-def qemu_command(root: Path) -> list[str]:
-    """Return how to run QEMU out of a root directory with that root's own libraries and firmware.
+def qemu_command(root: Path, program: str) -> list[str]:
+    """Return how to run a program of QEMU out of a root directory with that root's own libraries.
 
     Args:
-        root: a root directory in which qemu-system-x86 is installed.
+        root: a root directory in which QEMU is installed.
+        program: the program's name.
     """
     libraries = ":".join(str(root / name) for name in ("usr/lib/x86_64-linux-gnu", "usr/lib"))
     return [
@@ -144,12 +152,13 @@ def qemu_command(root: Path) -> list[str]:
         f"{root}/usr/lib64/ld-linux-x86-64.so.2",
         "--library-path",
         libraries,
-        f"{root}/usr/bin/qemu-system-x86_64",
-        "-L",
-        f"{root}/usr/share/qemu",
-        "-L",
-        f"{root}/usr/share/seabios",
+        f"{root}/usr/bin/{program}",
     ]
+
+
+def _emulator(root: Path) -> list[str]:
+    firmware = (f"{root}/usr/share/qemu", f"{root}/usr/share/seabios")
+    return [*qemu_command(root, "qemu-system-x86_64"), *(word for path in firmware for word in ("-L", path))]
 
 
 def machine_arguments(spec: MachineSpec, image: Path, factor: float, accelerator: str) -> list[str]:
@@ -164,7 +173,7 @@ def machine_arguments(spec: MachineSpec, image: Path, factor: float, accelerator
     Returns:
         The arguments; file names in them are relative to the machine's directory, except the kernel.
     """
-    disk = "format=raw,if=virtio,cache=unsafe,discard=unmap,detect-zeroes=unmap"
+    disk = "if=virtio,cache=unsafe,discard=unmap,detect-zeroes=unmap"
     memory = int(spec.memory * factor) >> 20
     return [
         *("-name", spec.name, "-uuid", str(spec.uuid)),
@@ -172,7 +181,7 @@ def machine_arguments(spec: MachineSpec, image: Path, factor: float, accelerator
         *("-object", f"memory-backend-ram,id=ram0,size={memory}M,reserve=off"),
         *("-machine", "pc,memory-backend=ram0", "-nodefaults", "-no-user-config", "-display", "none"),
         *("-kernel", str(image / "vmlinux"), "-initrd", "initrd", "-append", KERNEL_COMMAND_LINE),
-        *("-drive", f"file=root.raw,{disk}", "-drive", f"file=data.raw,{disk}"),
+        *("-drive", f"file=root.raw,format=raw,{disk}", "-drive", f"file=data.qcow2,format=qcow2,{disk}"),
         *("-netdev", f"tap,id=net0,ifname={tap(spec)},script=no,downscript=no"),
         *("-device", f"virtio-net-pci,netdev=net0,mac={spec.mac},romfile="),
         *("-device", "virtio-rng-pci"),
@@ -215,23 +224,19 @@ def accelerator(root: Path, guest: Path) -> str:
         found = json.loads(remembered.read_text())
         if found["boot"] == boot_id():
             return str(found["accelerator"])
-    result = (
-        "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) and _kvm_runs(root, guest) else "tcg,thread=multi"
-    )
+    result = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) and _kvm_runs(root, guest) else "tcg,thread=multi"
     remembered.write_text(json.dumps({"boot": boot_id(), "accelerator": result}))
     return result
 
 
 def _kvm_runs(root: Path, guest: Path) -> bool:
     argv = [
-        *qemu_command(root),
+        *_emulator(root),
         *("-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none"),
         *("-no-reboot", "-kernel", str(guest / "vmlinux"), "-initrd", str(guest / "initrd")),
         *("-append", "console=ttyS0 quiet panic=-1", "-serial", "stdio"),
     ]
-    probe = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    probe = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     output = probe.stdout
     assert output is not None
     os.set_blocking(output.fileno(), False)
@@ -267,7 +272,7 @@ def spawn(place: Path, namespace: Path, root: Path, arguments: Sequence[str]) ->
     for name in ("qmp.sock", "console.sock"):
         (place / name).unlink(missing_ok=True)
     enter = ["nsenter", f"--net={namespace}", "env", f"--chdir={place}"]
-    process = Process.spawn([*enter, *qemu_command(root), *arguments], log)
+    process = Process.spawn([*enter, *_emulator(root), *arguments], log)
     process.save(place / "qemu.json")
     until = time.monotonic() + 30
     while not (place / "qmp.sock").exists():
