@@ -1,0 +1,1 @@
+"""Verification: what the inventory declares, asked back from the hosts; read-only (DESIGN T5)."""
