@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 
 from pyinfra import host
 from pyinfra.api.exceptions import DeployError
 
+from deploys.services.hypervisor import definition
 from fleet.connector import Presence, outcome, reach, record_of
 from fleet.load import current
 from fleet.model.service import Declaration, FileSet, Service
 from fleet.model.site import Fleet, Host, Os
 from operations.filesets import filesets
 from operations.linux.daemons import daemons
+from operations.linux.domains import domains
 from operations.linux.packages import packages
+from operations.linux.places import Guest
+from operations.linux.volumes import Volume, VolumeGroup, preflight, volumes
 from operations.verdict import verdict
 
 
@@ -24,9 +29,9 @@ def converge(*selected: type[Service]) -> None:
     A host is concerned if it has a selected class that is no base class; its base services come along. Raises
     DeployError, which stops the run before anything is touched, for a class that no host of the inventory has.
 
-    The order is: preflight, packages, volumes, prepares, configuration (the dangerous sets last), daemons,
-    converges, guests, verdict. A set that can lock the owner out is applied before the guests, since they need
-    the bridge; see docs/decisions.
+    The order is: preflight, packages, prepares, configuration (the dangerous sets last), daemons, converges,
+    volumes, guests, verdict. Guests need the bridge, and where a guest lives, libvirt has to say: see
+    docs/decisions/0001-order-of-a-run.md.
     """
     fleet = current()
     _no_strangers(fleet, selected)
@@ -48,23 +53,106 @@ def converge(*selected: type[Service]) -> None:
 
 
 def _ubuntu(fleet: Fleet, me: Host, mine: list[Service]) -> None:
-    said = [(service, service.declares(me, fleet)) for service in mine]
+    said = [service.declares(me, fleet) for service in mine]
+    hosted = _hosted(fleet, me, said)
     going = [_going]
-    groups = tuple(group for _, what in said for group in what.volume_groups)
-    if groups:
-        preflight(fleet, me, groups, name="Preflight")
-    packages(
-        sorted({package for _, what in said for package in what.packages}), name="Packages", _if=going
-    )
-    if groups:
-        make_volumes(fleet, me, groups, name="Volumes", _if=going)
+    if hosted is not None:
+        preflight(groups=hosted.groups, wanted=hosted.volumes, today=hosted.today, name="Preflight")
+    packages(names=sorted({package for what in said for package in what.packages}), name="Packages", _if=going)
     _hooks(fleet, me, mine, "prepares")
-    filesets(tuple(_sets(fleet, me, mine)), name="Configuration", _if=going)
-    daemons(tuple(daemon for _, what in said for daemon in what.daemons), name="Daemons", _if=going)
+    filesets(sets=tuple(_sets(fleet, me, mine)), name="Configuration", _if=going)
+    daemons(wanted=tuple(daemon for what in said for daemon in what.daemons), name="Daemons", _if=going)
     _hooks(fleet, me, mine, "converges")
-    if any(what.guests for _, what in said):
-        guests(fleet, me, groups, name="Guests", _if=going)
+    if hosted is not None:
+        hosted.make()
     verdict(name="Verdict")
+
+
+@dataclass(frozen=True)
+class _Hosted:
+    """What a hypervisor is told of the guests that may live on it."""
+
+    groups: list[VolumeGroup]
+    volumes: list[Volume]
+    guests: list[Guest]
+    probes: dict[str, str]
+    peers: list[str]
+    today: date
+    create: frozenset[str]
+    restart: frozenset[str]
+
+    def make(self) -> None:
+        """Call the operations for volumes and guests; both look first where each guest lives."""
+        volumes(
+            groups=self.groups,
+            wanted=self.volumes,
+            guests=self.guests,
+            today=self.today,
+            probes=self.probes,
+            peers=self.peers,
+            create=self.create,
+            name="Volumes",
+            _if=[_going],
+        )
+        domains(
+            guests=self.guests,
+            volumes=self.volumes,
+            today=self.today,
+            devices=[group.device for group in self.groups],
+            probes=self.probes,
+            peers=self.peers,
+            create=self.create,
+            restart=self.restart,
+            name="Guests",
+            _if=[_going],
+        )
+
+
+def _hosted(fleet: Fleet, me: Host, said: list[Declaration]) -> _Hosted | None:
+    groups = [VolumeGroup(it.name, it.device, it.size) for what in said for it in what.volume_groups]
+    names = {name for what in said for name in what.guests}
+    if not groups:
+        return None
+    guests = [guest for guest in fleet.guests(me) if guest.name in names]
+    today = _day()
+    return _Hosted(
+        groups=groups,
+        volumes=[Volume(**dict(volume)) for guest in guests for volume in guest.volumes()],
+        guests=[_wish(guest, me, today) for guest in guests],
+        probes={it.name: address for it in guests if it.guest and it.guest.encrypted and (address := it.answers_at())},
+        peers=[other.name for other in fleet.site_of(me).hosts if other.name != me.name and fleet.volume_groups(other)],
+        today=today,
+        create=_guests_named("create", names),
+        restart=_guests_named("restart", names),
+    )
+
+
+def _wish(guest: Host, me: Host, today: date) -> Guest:
+    wanted = guest.guest
+    assert wanted is not None
+    return Guest(
+        definition=definition(guest),
+        home=wanted.home == me.name,
+        autostart=wanted.autostart,
+        encrypted=wanted.encrypted,
+        retired=wanted.retired is not None and wanted.retired <= today,
+        console=f"fleet console {guest.name}",
+    )
+
+
+def _guests_named(word: str, names: set[str]) -> frozenset[str]:
+    """Return the guests in ``--data create=db1,web1``; DeployError for one that there is not."""
+    given = host.data.get(word)
+    named = frozenset(str(given).split(",")) if given else frozenset()
+    for name in sorted(named - names):
+        raise DeployError(f"{word}={name}: there is no such guest; there are {', '.join(sorted(names))}")
+    return named
+
+
+def _day() -> date:
+    """Return today, or the owner's ``--data today=2027-01-31``: planners have no clock of their own (DESIGN O4)."""
+    given = host.data.get("today")
+    return date.fromisoformat(str(given)) if given else date.today()
 
 
 def _going() -> bool:
@@ -91,6 +179,6 @@ def _hooks(fleet: Fleet, me: Host, mine: list[Service], hook: str) -> None:
     """
     order = sorted({type(service) for each in fleet.hosts() for service in each.services}, key=lambda c: c.__name__)
     present = {type(service): service for service in mine}
-    for cls in host.loop(order):
+    for cls in host.loop(order):  # type: ignore[no-untyped-call]
         if cls in present:
             getattr(present[cls], hook)(me, fleet)

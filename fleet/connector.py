@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from gevent.lock import RLock
 from paramiko import Transport
@@ -29,6 +29,8 @@ from pyinfra.api.exceptions import ConnectError, FactProcessError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.connectors.ssh import SSHConnector
+
+T = TypeVar("T")
 
 PROBE_SECONDS = 5
 """How long a host may take to accept a TCP connection before it counts as not there."""
@@ -133,7 +135,7 @@ class _Noise(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return not ("Connected" in message and "] " in message) and not message.rstrip().endswith("Skipped")
+        return not any(word in message and "[" in message for word in ("Connected", "Skipped"))
 
 
 class FleetConnector(SSHConnector):
@@ -288,6 +290,21 @@ def run(host: Host, command: str, stdin: str | None = None, timeout: int | None 
         outcome(host).fail("connection", str(error) or type(error).__name__)
         return None
     return Result(ok, tuple(output.stdout_lines), tuple(output.stderr_lines))
+
+
+def recall(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
+    """Return a fact of `host`, fetched again only if this run changed or failed anything on it since.
+
+    pyinfra has no cache of facts (reference 0.2); this one holds what several operations of one run ask for, and
+    forgets it at the first change.
+    """
+    record = outcome(host)
+    stamp = (record.changes, len(record.failed))
+    kept = host.connector_data.setdefault("recalled", {})
+    key = (record is _PLANNED.get(host.name), fact, repr(sorted(kwargs.items())))
+    if key not in kept or kept[key][0] != stamp or kept[key][1] is None:
+        kept[key] = (stamp, host.get_fact(fact, **kwargs))
+    return cast(T, kept[key][1])
 
 
 def ask(name: str, fact: FactBase[Any], *args: Any, **kwargs: Any) -> Any:

@@ -11,7 +11,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from fleet.model.base import InventoryError, check
+from fleet.model.base import InventoryError, check, unread
 from fleet.model.site import Fleet, Host, Site, check_fleet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +31,7 @@ def publish(namespace: dict[str, Any], *sites: Site) -> None:
     """
     try:
         for site in sites:
-            check(site, getattr(site, "name", None) or str(namespace.get("__file__", "inventory")))
+            check(site, str((unread(site) or {}).get("name") or Path(str(namespace.get("__file__"))).stem))
         if str(namespace.get("__name__", "")).startswith("inventories."):
             return
         production = [_import(name) for name in SITES]

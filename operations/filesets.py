@@ -14,7 +14,7 @@ import difflib
 import hashlib
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -130,7 +130,8 @@ def script(wanted: FileSet, due: Due, seconds: int = UNDO_SECONDS) -> str:
 def confirmation(name: str) -> str:
     """Return the command that disarms the undo of set `name`; it fails if the undo came first."""
     return (
-        f"mv {STATE}/armed/{name} {STATE}/undo/{name} && rm -rf {STATE}/pending/{name} {STATE}/undo/{name} {STATE}/backup/{name} "
+        f"mv {STATE}/armed/{name} {STATE}/undo/{name} "
+        f"&& rm -rf {STATE}/pending/{name} {STATE}/undo/{name} {STATE}/backup/{name} "
         f"&& {{ systemctl -q stop homefleet-undo-{name}.timer 2>/dev/null || :; }}"
     )
 
@@ -204,12 +205,12 @@ def _undo(wanted: FileSet, paths: Sequence[str]) -> str:
         f"	if [ -e manifest/{name} ]; then cp -p manifest/{name} backup/{name}/manifest; "
         f"echo 'cp -p backup/{name}/manifest manifest/{name}'; else echo 'rm -f manifest/{name}'; fi"
     )
-    at_boot = wanted.undo_at_boot or ":"
-    lines.append(f"	echo {shlex.quote(f'if [ "${{1:-}}" = boot ]; then {at_boot}; else :')}")
+    at_boot = 'if [ "${1:-}" = boot ]; then ' + (wanted.undo_at_boot or ":") + "; else :"
+    lines.append(f"	echo {shlex.quote(at_boot)}")
     lines.append(f"	echo {shlex.quote(wanted.undo or ':')}")
     if wanted.before is not None:
         lines.append(wanted.before)
-    lines.append("	echo fi")
+    lines.append("	echo 'fi'")
     lines.append(f"	echo 'rm -rf pending/{name} backup/{name} stage/{name} undo/{name}'")
     lines.append(f") >undo/{name}")
     lines.append("sync")
@@ -230,7 +231,8 @@ def _arm(name: str, seconds: int) -> str:
         f"systemctl -q stop homefleet-undo-{name}.timer homefleet-undo-{name}.service 2>/dev/null || :\n"
         f"systemctl reset-failed homefleet-undo-{name}.service 2>/dev/null || :\n"
         f"systemd-run -q --unit=homefleet-undo-{name} --on-active={seconds} --timer-property=AccuracySec=1s "
-        f"sh {STATE}/armed/{name} || {{ say 'no timer for the undo, nothing was changed'; sh armed/{name}; exit 1; }}"
+        f"sh {STATE}/armed/{name} || "
+        f"{{ say 'no timer for the undo, nothing was changed'; sh armed/{name}; exit 1; }}"
     )
 
 
@@ -238,7 +240,7 @@ def _swap(file: File, staged: str) -> str:
     new = shlex.quote(f"{file.path}.homefleet-new")
     target = shlex.quote(file.path)
     return (
-        f"mkdir -p -m 755 {shlex.quote(str(PurePosixPath(file.path).parent))}\n"
+        f"( umask 022; mkdir -p {shlex.quote(str(PurePosixPath(file.path).parent))} )\n"
         f"cp -p {shlex.quote(staged + file.path)} {new} && mv -f {new} {target}"
     )
 
@@ -255,7 +257,7 @@ def _apply(command: str) -> str:
 
 
 @operation()
-def filesets(sets: Sequence[FileSet], openbsd: bool = False) -> Iterator[StringCommand | FunctionCommand]:
+def filesets(sets: Sequence[FileSet], openbsd: bool = False) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Bring all configuration sets of a host about, ordinary ones first, dangerous ones last and one at a time.
 
     Arguments: `sets`; `openbsd`, which tools the host has. A set that is refused or rolled back is recorded as

@@ -6,7 +6,7 @@ place where a plan meets a host (DESIGN O1, O8).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from pyinfra import host as current_host
@@ -49,7 +49,7 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-def perform(plan: Plan) -> Iterator[FunctionCommand]:
+def perform(plan: Plan) -> Generator[FunctionCommand, None, None]:
     """Yield the commands that carry out `plan` for pyinfra.
 
     Refusals and notes are recorded for the closing lines; a refused subject's own steps do not run. A step that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from pyinfra import host as current_host
 from pyinfra.api import FunctionCommand, operation
@@ -13,7 +13,7 @@ from fleet.connector import Presence, record_of
 
 
 @operation(is_idempotent=False)
-def verdict() -> Iterator[FunctionCommand]:
+def verdict() -> Generator[FunctionCommand, None, None]:
     """Fail the host if a set, guest or daemon of it failed in this run, or if it could not be reached."""
     record = record_of(current_host.name)
     if record.failed or record.presence is Presence.FAILED:

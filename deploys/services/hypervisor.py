@@ -41,10 +41,13 @@ class Hypervisor(Service):
                 "qemu-utils",
                 "socat",
             ),
-            daemons=(Daemon(name="libvirtd"), Daemon(name="libvirt-guests")),
-            listens=(
-                Listen(port=MIGRATION_PORTS[0], last_port=MIGRATION_PORTS[1], during=MIGRATION_PEERS),
+            # libvirtd ends when it has nothing to do and its socket starts it again; at boot it starts the guests.
+            daemons=(
+                Daemon(name="libvirtd", activated=True),
+                Daemon(name="libvirtd.socket"),
+                Daemon(name="libvirt-guests"),
             ),
+            listens=(Listen(port=MIGRATION_PORTS[0], last_port=MIGRATION_PORTS[1], during=MIGRATION_PEERS),),
             volume_groups=self.volume_groups,
             guests=tuple(guest.name for guest in fleet.guests(host)),
             state=none_to_keep("the guests back up what is theirs; their definitions are made from the inventory"),

@@ -35,10 +35,7 @@ class DebianPackages(FactBase[Packages | None]):
         """Return one command that lists every package with its state and what it provides."""
         self.names = tuple(names)
         del names
-        return (
-            "dpkg-query -W -f '${db:Status-Abbrev}|${Package}|${Provides}\\n' && "
-            f"echo {shlex.quote(DONE)}"
-        )
+        return f"dpkg-query -W -f '${{db:Status-Abbrev}}|${{Package}}|${{Provides}}\\n' && echo {shlex.quote(DONE)}"
 
     def process(self, output: list[str]) -> Packages | None:
         """Read the command's output; FactProcessError names a line that is not understood."""

@@ -195,7 +195,7 @@ def _key(line: str) -> str:
 
 def _accepted(line: str) -> Accepted:
     source, expires = _FROM.search(line), _EXPIRY.search(line)
-    _, found, key = line.rpartition(" ssh-ed25519 ")
+    _, found, key = f" {line}".rpartition(" ssh-ed25519 ")
     return Accepted(
         source=source.group(1) if source else "anywhere",
         expires=expires.group(1) if expires else "never",

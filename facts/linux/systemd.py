@@ -21,8 +21,13 @@ class Unit:
     stale: bool = False
 
 
+def unit_name(name: str) -> str:
+    """Return the whole name of a unit: ``libvirtd.socket`` as it is, ``libvirtd`` as ``libvirtd.service``."""
+    return name if "." in name else f"{name}.service"
+
+
 class Units(FactBase[dict[str, Unit] | None]):
-    """State of each of `names` (services without their suffix); None if unknown (F2)."""
+    """State of each of `names`, a name without a dot being a service; None if unknown (F2)."""
 
     @staticmethod
     def default() -> None:
@@ -31,7 +36,7 @@ class Units(FactBase[dict[str, Unit] | None]):
 
     def command(self, names: Sequence[str]) -> str:
         """Return one command that shows all units and looks at their main processes."""
-        units = " ".join(shlex.quote(f"{name}.service") for name in names)
+        units = " ".join(shlex.quote(unit_name(name)) for name in names)
         return (
             f"for u in {units}; do "
             'eval "$(systemctl show -p LoadState,UnitFileState,ActiveState,MainPID "$u")"; '

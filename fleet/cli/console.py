@@ -15,7 +15,16 @@ from fleet.model.site import Fleet, Host
 def ssh(host: Host, *options: str) -> list[str]:
     """Return the ssh(1) command that reaches `host` as the inventory says, without a remote command."""
     connection = host.connection
-    argv = ["ssh", "-p", str(connection.port), "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10", *options]
+    argv = [
+        "ssh",
+        "-p",
+        str(connection.port),
+        "-o",
+        "StrictHostKeyChecking=yes",
+        "-o",
+        "ConnectTimeout=10",
+        *options,
+    ]
     if connection.key is not None:
         argv += ["-i", str(resolve(connection.key)), "-o", "IdentitiesOnly=yes"]
     if connection.known_hosts is not None:

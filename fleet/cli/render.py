@@ -38,9 +38,7 @@ def tree(site: str, only: str | None = None) -> dict[str, str]:
     names = {host.name for each in sites for host in each.hosts}
     if only is not None and only not in names:
         raise SystemExit(f"{site}: no host {only!r}: there are {', '.join(sorted(names))}")
-    return {
-        f"{name}{file.path}": file.text for name, file in rendered(fleet, sites) if only in (None, name)
-    }
+    return {f"{name}{file.path}": file.text for name, file in rendered(fleet, sites) if only in (None, name)}
 
 
 @click.command()

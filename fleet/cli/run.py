@@ -81,7 +81,13 @@ def roles() -> list[str]:
 @click.option("--dry", is_flag=True, help="Show what would change, with differences; touch nothing.")
 @click.option("--show", is_flag=True, help="Print the plain command instead of running it.")
 def run(
-    site: str, role: str, limit: tuple[str, ...], create: str | None, restart: str | None, dry: bool, show: bool
+    site: str,
+    role: str,
+    limit: tuple[str, ...],
+    create: str | None,
+    restart: str | None,
+    dry: bool,
+    show: bool,
 ) -> None:
     """Deploy ROLE (a file in deploys/) on SITE (a file in inventories/)."""
     role = role.removesuffix(".py").replace("-", "_")

@@ -17,11 +17,11 @@ from pydantic._internal._model_construction import ModelMetaclass
 class _Deferred(ModelMetaclass):
     """Makes an instance that carries its raw arguments where they do not validate."""
 
-    def __call__(cls, *args: Any, **data: Any) -> Any:
+    def __call__(self, *args: Any, **data: Any) -> Any:
         try:
             return super().__call__(*args, **data)
         except ValidationError:
-            broken = cast(type[BaseModel], cls).model_construct()
+            broken = cast(type[BaseModel], self).model_construct()
             object.__setattr__(broken, "_unread", data)
             return broken
 

@@ -34,7 +34,7 @@ class Listen(Model):
 
 
 class Daemon(Model):
-    """A daemon by the name its init knows it by.
+    """A daemon by the name its init knows it by; with systemd a name without a dot is a service.
 
     `restart_on` names the file sets whose change needs a restart; those in `reload_on` need a reload only. A
     socket-activated daemon is `activated`: it shall be enabled, whether it runs is its socket's business.
@@ -79,12 +79,13 @@ class File(Model):
 class FileSet(Model):
     """Files that are checked, swapped in and rolled back together (DESIGN D2).
 
-    Arguments: `name`, of the set, such as ``libvirt``; `check`, a command that reads the staged tree at
-    ``{new}`` and exits non-zero if a file is wrong; `apply`, a command that makes the running system follow the
-    files; `undo`, the command that makes it follow the old files again after they were put back, and
-    `undo_at_boot` the same while the machine boots and the daemon has not started yet; `before`, a command whose standard output (sh) is added to the undo script, for running state that files do not have;
-    `exclusive`, glob patterns of files that are moved aside with the swap, because the daemon would read them
-    beside ours; `dangerous`: it can lock the owner out, so it is applied with confirm-or-rollback (D3).
+    Arguments: `name`, of the set, such as ``nsd``; `check`, a command that reads the staged tree at ``{new}`` and
+    exits non-zero if a file is wrong; `apply`, a command that makes the running system follow the files; `undo`,
+    the same for the old files after they were put back, and `undo_at_boot`, the same while the machine boots and
+    the daemon has not started yet; `before`, a command whose standard output (sh) is added to the undo script, for
+    running state that files do not have; `exclusive`, glob patterns of files that are moved away with the swap,
+    because the daemon would read them beside ours; `dangerous`: it can lock the owner out, so it is applied with
+    confirm-or-rollback (D3).
     """
 
     name: Name

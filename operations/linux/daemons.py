@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Mapping, Sequence, Set
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
 
-from facts.linux.systemd import Unit, Units
+from facts.linux.systemd import Unit, Units, unit_name
 from fleet.connector import outcome
 from fleet.model.service import Daemon
 from operations.steps import Plan, Refusal, Step, perform
@@ -24,9 +24,10 @@ def plan_daemons(wanted: Sequence[Daemon], found: Mapping[str, Unit], changed: S
     refused: list[Refusal] = []
     for daemon in wanted:
         unit = found.get(daemon.name)
-        name = shlex.quote(f"{daemon.name}.service")
+        name = shlex.quote(unit_name(daemon.name))
         if unit is None or not unit.exists:
-            refused.append(Refusal(daemon.name, f"there is no unit {daemon.name}.service; does its package bring it?"))
+            missing = f"there is no unit {unit_name(daemon.name)}; does its package bring it?"
+            refused.append(Refusal(daemon.name, missing))
             continue
         if not unit.enabled:
             steps.append(Step(daemon.name, "enabled", f"systemctl -q enable {name}"))
@@ -42,7 +43,7 @@ def plan_daemons(wanted: Sequence[Daemon], found: Mapping[str, Unit], changed: S
 
 
 @operation()
-def daemons(wanted: Sequence[Daemon]) -> Iterator[StringCommand | FunctionCommand]:
+def daemons(wanted: Sequence[Daemon]) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Enable and start all daemons of a host, and restart those that are due; none is ever stopped."""
     found = host.get_fact(Units, names=[daemon.name for daemon in wanted])
     if found is None:

@@ -16,6 +16,7 @@ from pyinfra.api import FunctionCommand, operation
 from facts.linux.domain import NAME, Definition, differences, in_words, needs_restart, to_xml
 from facts.linux.libvirt import Domain, Libvirt, LibvirtState, Unreadable
 from facts.linux.lvm import FRESH, UNWIPED, Lvm, LvmState
+from fleet.connector import recall
 from operations.linux.places import (
     Both,
     Create,
@@ -352,6 +353,7 @@ def domains(
     volumes: Sequence[Volume],
     today: date,
     *,
+    devices: Sequence[str] = (),
     probes: Mapping[str, str] | None = None,
     peers: Sequence[str] = (),
     create: Collection[str] = (),
@@ -361,10 +363,10 @@ def domains(
 
     libvirt's own network goes in the same operation: it is the same fact.
 
-    Arguments: `guests`, all that may live here; `volumes`, all of theirs, for the retired ones; `today`;
-    `probes`, the addresses of encrypted guests, pinged once; `peers`, names of the hosts that may have a
-    guest instead; `create` and `restart`, guests that the owner said to make here, or to restart if that is
-    due.
+    Arguments: `guests`, all that may live here; `volumes`, all of theirs, for the retired ones; `today`; `devices`,
+    of the volume groups; `probes`, the addresses of encrypted guests, pinged once; `peers`, names of the hosts that
+    may have a guest instead; `create` and `restart`, guests that the owner said to make here, or to restart if that
+    is due.
 
     Fails: ValueError for wrong arguments, before anything is touched.
     """
@@ -372,8 +374,8 @@ def domains(
     for word, names in (("create", create), ("restart", restart)):
         for name in sorted({*names} - {guest.name for guest in guests}):
             raise ValueError(f"{word}={name}: there is no such guest")
-    lvm = host.get_fact(Lvm)
-    libvirt = host.get_fact(Libvirt, probes=probes)
+    lvm = recall(host, Lvm, devices=list(devices))
+    libvirt = recall(host, Libvirt, probes=probes)
     unknown = [name for name, fact in (("lvm", lvm), ("libvirt", libvirt)) if fact is None]
     if lvm is None or libvirt is None:
         yield from perform(Plan(refused=tuple(Refusal(name, UNASKED[name]) for name in unknown)))

@@ -55,8 +55,8 @@ from operations.steps import Plan, Refusal, Step, perform
 OVERRUN_SECONDS = 900
 """How long a move that is still copying may go on after its time; the door is shut meanwhile."""
 
-SLACK_SECONDS = 60
-"""A path that was opened so recently is not opened again: what a second run finds is in place (DESIGN O2)."""
+SLACK = 10
+"""A path of whose time at most this share, in per cent, is over is not opened anew (DESIGN O2)."""
 
 LONGEST_MINUTES = 24 * 60
 
@@ -155,7 +155,7 @@ def plan_source(move: Move, source: MigrationState | None, peer: MigrationState 
     label = f"made the key of a move to {move.ends.peer}"
     if source.ends == move.ends and source.key:
         label = f"kept the key of a move to {move.ends.peer} for {_time(move.seconds)}"
-    return Plan(steps=(Step(SUBJECT, label, "sh -s", stdin=source_script(move, line)),))
+    return Plan(steps=(*_tidy(move, source), Step(SUBJECT, label, "sh -s", stdin=source_script(move, line))))
 
 
 def plan_peer(move: Move, source: MigrationState | None, peer: MigrationState | None) -> Plan:
@@ -174,7 +174,7 @@ def plan_peer(move: Move, source: MigrationState | None, peer: MigrationState | 
     if _lasts(move, "peer", peer) and accepts and lets_in and peer.link == KEYS:
         return Plan()
     label = f"accepts {move.ends.source} for {_time(move.seconds)}"
-    return Plan(steps=(Step(SUBJECT, label, "sh -s", stdin=peer_script(move, source.key)),))
+    return Plan(steps=(*_tidy(move, peer), Step(SUBJECT, label, "sh -s", stdin=peer_script(move, source.key))))
 
 
 def plan_close(ends: Ends, found: MigrationState | None, force: bool = False) -> Plan:
@@ -210,7 +210,15 @@ def plan_rest(found: MigrationState | None) -> Plan:
                 said = f"{way} is over its time, a guest is still arriving"
             steps = () if found.closer else (Step(SUBJECT, "armed its closing", "sh -s", stdin=arm_script(found.left)),)
             return Plan(steps=steps, notes=(said,))
-    return Plan(steps=(Step(SUBJECT, "removed what was left of one", "sh -s now", stdin=CLOSE),))
+    return Plan(steps=(_sweep(),))
+
+
+def _sweep() -> Step:
+    return Step(SUBJECT, "removed what was left of one", "sh -s now", stdin=CLOSE)
+
+
+def _tidy(move: Move, found: MigrationState) -> tuple[Step, ...]:
+    return () if found.at_rest or found.ends == move.ends else (_sweep(),)
 
 
 def _lasts(move: Move, role: str, found: MigrationState) -> bool:
@@ -219,7 +227,7 @@ def _lasts(move: Move, role: str, found: MigrationState) -> bool:
 
 
 def _enough(move: Move, left: int) -> bool:
-    return left >= move.seconds - SLACK_SECONDS
+    return left * 100 >= move.seconds * (100 - SLACK)
 
 
 def _time(seconds: int | None) -> str:
@@ -235,8 +243,10 @@ set -eu
 umask 077
 trap '' PIPE HUP
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
+fail() {{ echo "$*" >&2; exit 1; }}
 main() {{
-mkdir -p -m 700 {FOLDER}
+mkdir -p {FOLDER}
+chmod 700 {FOLDER}
 exec 9<{FOLDER}
 flock -w 60 9
 read -r up _ </proc/uptime
@@ -260,7 +270,7 @@ arriving() {{
 }}
 
 main() {{
-mkdir -p -m 700 {FOLDER}
+mkdir -p {FOLDER}
 exec 9<{FOLDER}
 said=
 while :; do
@@ -331,14 +341,11 @@ until=$((up + {move.seconds}))
 known=no
 if [ -e {MINE}/path ]; then
 	read -r r a b c d old <{MINE}/path
-	if [ "$r $a $b $c $d" = {shlex.quote(line)} ]; then
-		known=yes
-		[ "$old" -le "$until" ] || until=$old
-	else
-		rm -rf {MINE} {KEYS}
-	fi
+	[ "$r $a $b $c $d" = {shlex.quote(line)} ] || fail "there is one already: $a to $c"
+	known=yes
+	[ "$old" -le "$until" ] || until=$old
 fi
-mkdir -p -m 700 {MINE}
+mkdir -p {MINE}
 echo {shlex.quote(line)} "$until" >{MINE}/path.new
 mv {MINE}/path.new {MINE}/path
 {_closer('"$((until - up))"')}"""
@@ -371,16 +378,15 @@ def peer_script(move: Move, key: str) -> str:
     """
     address = move.ends.source_address
     element = f"element {TABLE} {PEERS}"
-    # sshd looks at the expiry when somebody logs in, but a login may start its command later: hence the test.
-    # The scope gives each session a name by which the host can end it; the words of the client are ignored.
+    # sshd looks at the expiry at a login, but who is logged in may start the command later, even under a later
+    # path: hence the test for this very key. The scope gives a session a name by which the host can end it.
     command = (
-        f"[ -s {KEYS} ] && exec systemd-run --quiet --scope --collect --unit={SESSION}-$$ "
+        f"grep -qsF {key.split()[1]} {KEYS} && exec systemd-run --quiet --scope --collect --unit={SESSION}-$$ "
         "virt-ssh-helper 'qemu:///system'"
     )
     options = f'restrict,from=\\"{address}\\",expiry-time=\\"$expires\\",command=\\"$command\\"'
     return f"""\
 {_BEGIN}
-fail() {{ echo "$*" >&2; exit 1; }}
 command -v virt-ssh-helper >/dev/null || fail 'there is no virt-ssh-helper here'
 nft list set {TABLE} {PEERS} >/dev/null || fail 'the firewall has no set {PEERS}'
 sshd=$(sshd -T -C user=root,host={address},addr={address}) || fail 'sshd does not tell its configuration'
@@ -390,8 +396,8 @@ case " $(echo "$sshd" | sed -n 's/^authorizedkeysfile //p') " in
 esac
 echo "$sshd" | grep -qx 'pubkeyauthentication yes' || fail 'sshd accepts no keys: PubkeyAuthentication'
 ! echo "$sshd" | grep -qx 'permitrootlogin no' || fail 'sshd does not let root in: PermitRootLogin'
-[ "$(readlink {LINK} || echo {KEYS})" = {KEYS} ] && {{ [ -L {LINK} ] || [ ! -e {LINK} ]; }} ||
-	fail '{LINK} is not ours'
+if [ -L {LINK} ] && [ "$(readlink {LINK})" != {KEYS} ]; then fail '{LINK} is not ours'; fi
+if [ -e {LINK} ] && [ ! -L {LINK} ]; then fail '{LINK} is not ours'; fi
 {_record(move, "peer")}
 left=$((until - up))
 nft -f - <<END-OF-RULES
@@ -404,7 +410,7 @@ command={shlex.quote(command)}
 echo "{options} {key}" >{KEYS}.new
 mv {KEYS}.new {KEYS}
 if [ ! -L {LINK} ]; then
-	mkdir -p -m 700 {LINK.rpartition("/")[0]}
+	mkdir -p {LINK.rpartition("/")[0]}
 	ln -s {KEYS} {LINK}
 fi
 {_END}"""

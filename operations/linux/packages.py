@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
@@ -59,7 +59,7 @@ def _command(missing: Sequence[str]) -> str:
 
 
 @operation()
-def packages(names: Sequence[str]) -> Iterator[StringCommand | FunctionCommand]:
+def packages(names: Sequence[str]) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Install all of `names` that are missing; never removes, never upgrades.
 
     The state is read back by the next fact, not believed from apt's exit code: a run that follows would say.
