@@ -293,9 +293,9 @@ def _tree(definition: Definition) -> ET.Element:
         ):
             if text:
                 _add(system, tag, text)
-    else:
-        for device in {"disk": ("hd",), "network-then-disk": ("network", "hd")}[definition.boot]:
-            _add(system, "boot", dev=device)
+    # libvirt adds "hd" to a kernel too if there is no boot device: it is said, so that it is no difference.
+    for device in ("network", "hd") if definition.boot == "network-then-disk" else ("hd",):
+        _add(system, "boot", dev=device)
     features = _add(domain, "features")
     _add(features, "acpi")
     _add(features, "apic")
