@@ -52,7 +52,7 @@ def checks(survey: Survey) -> list[Check]:
 
 
 def _of_host(found: Found) -> Iterator[Check]:
-    yield _check(kinds.REACHED, found.host, "reached", lambda: _reached(found), seconds="60")
+    yield _check(kinds.REACHED, found.host, "reached", lambda: _reached(found), seconds="20")
     if found.evidence is None:
         return
     evidence = found.evidence
@@ -222,7 +222,7 @@ def _ports(evidence: Evidence, declared: Declared) -> Iterator[Check]:
     for listen in always:
         last = f"-{listen.last_port}" if listen.last_port else ""
         where = f"port/{listen.protocol}-{listen.port}{last}/listening"
-        known = {"port": str(listen.port), "seconds": "120"}
+        known = {"port": str(listen.port), "seconds": "90"}
         yield _check(kinds.PORT_LISTENING, declared.host, where, _bind(listening, listen), **known)
     yield _check(kinds.PORT_STRAY, declared.host, "port/stray", stray)
 
@@ -478,7 +478,7 @@ def _volume(evidence: Evidence, host: Host, volume: Volume) -> Iterator[Check]:
 def _volume_words(evidence: Evidence, volume: Volume) -> dict[str, str]:
     try:
         size = evidence.lvm.rounded(volume.group, volume.size)
-    except (KeyError, Unknown):
+    except Unknown:
         size = int(volume.size)
     return {"group": volume.group, "volume": volume.name, "size": str(size), "tag": MANAGED}
 

@@ -76,7 +76,10 @@ def _kind(name: str, why: str, breakage: str, mend: str, target: str = "*") -> K
 
 
 # A host that cannot be reached cannot be mended over the network: it mends itself after a while.
-_SELF_MENDING = "systemd-run -q --collect --unit=homefleet-broken-ssh --on-active=@seconds@ systemctl start ssh.service"
+_SELF_MENDING = (
+    "systemd-run -q --collect --unit=homefleet-broken-ssh --on-active=@seconds@ --timer-property=AccuracySec=1s "
+    "systemctl start ssh.service"
+)
 _SSH_BACK = (
     "systemctl start ssh.service; systemctl stop homefleet-broken-ssh.timer 2>/dev/null || :; "
     "systemctl reset-failed 'homefleet-broken*' 2>/dev/null || :"
@@ -93,7 +96,7 @@ PACKAGE = _kind(
     "package",
     "what is not installed cannot run, and half an installation stops the next upgrade",
     "dpkg --force-depends --remove @name@",
-    "apt-get -qq -y --no-install-recommends install @name@",
+    "apt-get -qq update && apt-get -qq -y --no-install-recommends install @name@",
     "package/socat",
 )
 

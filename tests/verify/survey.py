@@ -114,22 +114,26 @@ class Evidence:
         """The host's name."""
         return self.declared.host.name
 
-    def questions(self) -> list[str]:
-        """Return every command that the checks of this host will run, to be asked in one exec."""
+    def questions(self) -> dict[str, str]:
+        """Return every command that the checks of this host will run, by a short name, to be asked in one exec."""
         what = self.declared
-        asked = [dpkg.LIST, links.SHOW, sockets.LISTENING]
-        asked.append(systemd.Systemd.show(self._units))
-        asked.append(files.Files.look(self._paths))
-        asked += [files.Files.match((pattern,)) for pattern in (*MARKERS, *what.patterns)]
+        asked = {
+            "packages": dpkg.LIST,
+            "links": links.SHOW,
+            "sockets": sockets.LISTENING,
+            "units": systemd.Systemd.show(self._units),
+            "files": files.Files.look(self._paths),
+        }
+        asked |= {pattern: files.Files.match((pattern,)) for pattern in (*MARKERS, *what.patterns)}
         if what.groups:
-            asked += [lvm.GROUPS, lvm.VOLUMES]
+            asked |= {"groups": lvm.GROUPS, "volumes": lvm.VOLUMES}
         if what.filters:
-            asked += [nftables.KERNEL, nftables.Nftables.trial(CONF)]
+            asked |= {"kernel": nftables.KERNEL, "ruleset": nftables.Nftables.trial(CONF)}
         if what.is_hypervisor:
-            asked.append(libvirt.Libvirt.question(self._guests))
-            asked.append(echo.Echo.question(self._addresses))
-            asked.append(keys.Keys.question(MIGRATION_FILES, MIGRATION_LINK))
-            asked.append(systemd.Systemd.listing(MIGRATION_UNITS))
+            asked["libvirt"] = libvirt.Libvirt.question(self._guests)
+            asked["echo"] = echo.Echo.question(self._addresses)
+            asked["keys"] = keys.Keys.question(MIGRATION_FILES, MIGRATION_LINK)
+            asked["migration"] = systemd.Systemd.listing(MIGRATION_UNITS)
         return asked
 
     @cached_property
@@ -331,7 +335,7 @@ def over_ssh(folder: Path) -> Ask:
             return Found(host, Presence.AWAY if away else Presence.FAILED, reason=reason)
         evidence = Evidence(declared, backend.connect(host, folder))
         try:
-            evidence.remote.backend.prefetch(evidence.questions())
+            evidence.remote.backend.prefetch(tuple(evidence.questions().values()))
         except RuntimeError as error:
             return Found(host, Presence.FAILED, reason=str(error))
         return Found(host, Presence.REACHED, evidence=evidence)

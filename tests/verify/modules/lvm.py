@@ -60,7 +60,9 @@ class Lvm(Asking):
         }
 
     def rounded(self, group: str, size: int) -> int:
-        """Return `size` as a volume of `group` has it: whole extents."""
+        """Return `size` as a volume of `group` has it: whole extents; `Unknown` without such a group."""
+        if group not in self.groups:
+            raise Unknown(f"there is no volume group {group}")
         extent = self.groups[group].extent
         return -(-size // extent) * extent
 

@@ -70,7 +70,7 @@ def comparable(objects: tuple[Object, ...], family: str, table: str) -> list[Obj
                 continue
             kept = {key: value for key, value in body.items() if key not in ("handle", "elem", "index")}
             if "expr" in kept:
-                kept["expr"] = [_uncounted(part) for part in kept["expr"]]
+                kept["expr"] = _settled(kept["expr"])
             made.append({kind: kept})
     return made
 
@@ -83,8 +83,15 @@ def words(item: Object) -> str:
     return f"{kind} {body.get('name', '')}".strip()
 
 
-def _uncounted(part: Any) -> Any:
-    return {"counter": None} if isinstance(part, dict) and "counter" in part else part
+def _settled(part: Any) -> Any:
+    """Return a part of a rule without counts, and with sets in one order: the kernel's is that of a hash."""
+    if isinstance(part, list):
+        return [_settled(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    made = {key: None if key == "counter" else _settled(value) for key, value in part.items()}
+    members = made.get("set")
+    return {**made, "set": sorted(members, key=json.dumps)} if isinstance(members, list) else made
 
 
 def _element(element: Any) -> str:

@@ -28,7 +28,8 @@ class Listening:
     @property
     def loopback(self) -> bool:
         """True if only this host itself can reach it."""
-        address, _, interface = self.address.strip("[]").partition("%")
+        address, _, interface = self.address.partition("%")
+        address = address.strip("[]")
         if interface == "lo":
             return True
         if address == "*":

@@ -60,8 +60,13 @@ class Systemd(Asking):
                 found.setdefault(name, {})[key] = value
         try:
             return {
-                name: Unit(said["LoadState"], said.get("UnitFileState", ""), said["ActiveState"], said["SubState"])
-                for name, said in found.items()
+                name: Unit(
+                    found[name]["LoadState"],
+                    found[name].get("UnitFileState", ""),
+                    found[name]["ActiveState"],
+                    found[name]["SubState"],
+                )
+                for name in names
             }
         except KeyError as error:
             raise Unknown(f"systemctl did not say {error}") from None
