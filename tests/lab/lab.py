@@ -335,6 +335,7 @@ class Lab:
             with ThreadPoolExecutor() as pool:
                 try:
                     # All stand still before the first is copied: their clocks and connections stay in step.
+                    list(pool.map(self._hold_guests, on))
                     list(pool.map(self._pause, on))
                     list(
                         pool.map(
@@ -344,6 +345,7 @@ class Lab:
                     )
                 finally:
                     list(pool.map(self._continue, on))
+                    list(pool.map(self._release_guests, on))
             (part / "machines.json").write_text(json.dumps(self._fingerprint(image)))
             final = part.with_name(label)
             shutil.rmtree(final, ignore_errors=True)
@@ -382,10 +384,8 @@ class Lab:
                 list(pool.map(lambda name: self._copy_in(name, source / name), self.machines))
                 on = [name for name in self.machines if (source / name / "memory").exists()]
                 list(pool.map(lambda name: self._start(name, image, source / name / "memory"), on))
-            self._wait(on)
-            for name in on:
-                # The machine's clock stood still since it was saved.
-                self.ssh(name, f"date -u -s @{time.time() + 0.3:.1f}")
+                self._wait(on)
+                list(pool.map(self._release_guests, on))
 
     def _spec(self, name: str) -> MachineSpec:
         try:
@@ -527,9 +527,7 @@ class Lab:
             qemu = spawn(place, Path("/run/netns") / self.namespace, self._toolbox(), arguments)
             give_to_user(place / "console.sock")
             if memory:
-                with monitor(place / "qmp.sock") as command:
-                    command.migration(120)
-                    command("cont")
+                self._load(name)
         assert qemu is not None
         relay = Process.load(place / "relay.json")
         if relay is None or not relay.alive():
@@ -541,6 +539,17 @@ class Lab:
             ]
             Process.spawn(argv, place / "relay.log").save(place / "relay.json")
         return begin
+
+    def _load(self, name: str) -> None:
+        """Wait until a machine that was started with a saved state has it, and let it run."""
+        place = self._place(name)
+        try:
+            with monitor(place / "qmp.sock") as command:
+                command.migration(120)
+                command("cont")
+        except LabError as error:
+            said = (place / "qemu.log").read_text().strip()[-500:]
+            raise LabError(f"{name}: the saved state does not load: {error}; QEMU: {said or 'nothing'}") from error
 
     def _wait(self, names: Sequence[str], deadline: float = 240) -> None:
         """Wait until machines let root in."""
@@ -581,6 +590,15 @@ class Lab:
             if process:
                 process.stop()
             path.unlink(missing_ok=True)
+
+    def _hold_guests(self, name: str) -> None:
+        # QEMU cannot load a state in which an emulated processor is just running a guest of its own ("vCPU set in
+        # guest-mode inconsistent with migrated kernel nested state", cpu_post_load of target/i386/machine.c).
+        self.ssh(name, "pkill -STOP qemu-system; true")
+
+    def _release_guests(self, name: str) -> None:
+        # The machine's clock stood still with it.
+        self.ssh(name, f"date -u -s @{time.time() + 0.3:.1f}; pkill -CONT qemu-system; true")
 
     def _pause(self, name: str) -> None:
         with monitor(self._place(name) / "qmp.sock") as command:

@@ -17,6 +17,7 @@ from tests.lab.roots import libvirt_in_root, toolbox_run
 SPEC = MachineSpec("kvm9", 1 << 30, 2, 20 * 10**9, "52:54:00:c8:01:09", "192.168.1.9/24", "192.168.1.1")
 GUEST = """<domain type='kvm'>
   <name>g1</name>
+  <uuid>5b0f5a0e-7f4e-4c0b-9d3c-0d1f0e0a0901</uuid>
   <memory unit='MiB'>96</memory>
   <os>
     <type machine='pc'>hvm</type>

@@ -1,0 +1,50 @@
+"""The lab that the tests share: two hypervisors, deployed once, from the image that has the packages in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.lab import Lab
+from tests.lab.pair import Pair
+
+INDEX = 8
+"""The number of the tests' lab: beside the owner's own, which is 0."""
+
+# The bare start is a pair of its own, so the shared one must be switched off before: these files run last.
+LAST = ("test_bare.py",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files in the order of their story: the deploy first, the bare start last."""
+    items.sort(key=lambda item: (item.path.name in LAST, item.path.name != "test_deploy.py"))
+
+
+@pytest.fixture(scope="session")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two machines with the roles' packages installed and nothing else, on disks of their own."""
+    shutil.rmtree(_folder(), ignore_errors=True)
+    lab = Lab(INDEX, _folder(), image="packages")
+    lab.down(wipe=True)
+    lab.up()
+    for name in lab.machines:
+        # What counts execs is the host's own sshd, not our connector.
+        lab.ssh(name, "echo LogLevel VERBOSE >/etc/ssh/sshd_config.d/90-lab.conf && systemctl reload ssh")
+    yield Pair(lab, tmp_path_factory.mktemp("pair"))
+    lab.down(wipe=True)
+
+
+@pytest.fixture(scope="session")
+def deployed(machines: Pair) -> Pair:
+    """The machines after the first deploy of the role; the tests of a file leave them as they found them."""
+    first = machines.deploy()
+    assert first.code == 0, first.output
+    (machines.folder / "first.txt").write_text(first.output)
+    return machines
+
+
+def _folder() -> Path:
+    return Path(__file__).resolve().parents[2] / ".lab" / str(INDEX)
