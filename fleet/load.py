@@ -65,15 +65,24 @@ def current() -> Fleet:
     return _CURRENT[0]
 
 
+def inventory_path(name: str) -> Path:
+    """Return the file of inventory `name` (home, lab, ...), or of one given by a path ending in ``.py``.
+
+    Raises SystemExit naming the inventories there are.
+    """
+    path = Path(name).absolute() if name.endswith(".py") else ROOT / "inventories" / f"{name}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in (ROOT / "inventories").glob("[a-z]*.py")))
+        raise SystemExit(f"no inventory {name!r}: there are {known}")
+    return path
+
+
 def load(name: str) -> tuple[Fleet, tuple[Site, ...]]:
     """Return the fleet seen from inventory `name` (home, lab, ...) and the sites that the inventory itself has.
 
     Raises SystemExit with one line an error, or naming the inventories there are.
     """
-    path = ROOT / "inventories" / f"{name}.py"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("[a-z]*.py")))
-        raise SystemExit(f"no inventory {name!r}: there are {known}")
+    path = inventory_path(name)
     namespace: dict[str, Any] = {"__file__": str(path), "__name__": "inventory"}
     exec(compile(path.read_text(), str(path), "exec"), namespace)  # noqa: S102 - as pyinfra does
     fleet = current()

@@ -6,9 +6,7 @@ from fleet.model.site import Connection, Host, Interface, Network, Os, Site
 site = Site(
     name="exoscale",
     domain="chown.me",
-    networks=(
-        Network(name="internet", ipv4="198.51.100.0/24", ipv6="2001:db8:2::/64", gateway="198.51.100.1"),
-    ),
+    networks=(Network(name="internet", ipv4="198.51.100.0/24", ipv6="2001:db8:2::/64", gateway="198.51.100.1"),),
     hosts=(
         Host(
             name="virtie",

@@ -16,9 +16,7 @@ site = Site(
             connection=Connection(address="192.0.2.53", escalate="doas"),
             memory="512 MiB",
             cpus=1,
-            interfaces=(
-                Interface(network="internet", name="vio0", addresses=("192.0.2.53/24", "2001:db8:3::53/64")),
-            ),
+            interfaces=(Interface(network="internet", name="vio0", addresses=("192.0.2.53/24", "2001:db8:3::53/64")),),
         ),
     ),
 )

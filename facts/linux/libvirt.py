@@ -125,7 +125,7 @@ class LibvirtState:
 class Libvirt(FactBase["LibvirtState | None"]):
     """libvirt's state, in one exec; None where it could not be known (DESIGN F2), which is said in one line.
 
-    Argument: `probes`, the address of each guest that is to be pinged once, a second at most, all at once.
+    Argument: `probes`, the address of each guest that is to be pinged: three times two seconds, all at once.
     """
 
     @staticmethod
@@ -135,7 +135,7 @@ class Libvirt(FactBase["LibvirtState | None"]):
     def command(self, probes: Mapping[str, str] | None = None) -> str:
         """Return a script that exits with 0 also where libvirt does not answer: to be asked is no failure."""
         pings = "".join(
-            f"( ping -c 1 -W 1 {shlex.quote(address)} >/dev/null 2>&1;"
+            f"( for n in 1 2 3; do ping -c 1 -W 2 {shlex.quote(address)} >/dev/null 2>&1 && break; done;"
             f" echo '{MARK} ping' {shlex.quote(guest)} $? ) &\n"
             for guest, address in sorted((probes or {}).items())
         )

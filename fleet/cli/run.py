@@ -16,13 +16,15 @@ from typing import Any
 import click
 
 from fleet.connector import REPORT_VARIABLE, Presence
-from fleet.load import ROOT, load
+from fleet.load import ROOT, inventory_path, load
 
 
 def command(site: str, role: str, arguments: Sequence[str] = ()) -> list[str]:
     """Return the plain pyinfra command of a run, to be typed by hand on the day this verb is broken."""
     program = Path(sys.executable).with_name("pyinfra")
-    return [str(program), *arguments, f"inventories/{site}.py", f"deploys/{role}.py"]
+    path = inventory_path(site)
+    shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    return [str(program), *arguments, str(shown), f"deploys/{role}.py"]
 
 
 def run_pyinfra(site: str, role: str, arguments: Sequence[str] = (), quiet: bool = False) -> tuple[int, dict[str, Any]]:
