@@ -104,7 +104,8 @@ def plan_guests(
     """Return `plan_domains`, then `plan_retirement` of `volumes`: a guest undefined first has its volumes
     free.
 
-    Only volumes of guests that have no domain on a peer, and whose place is known, are retired.
+    Only volumes of guests that have no domain on a peer, and whose place is known, are renamed. What was
+    renamed before depends on this host alone.
     """
     plan = plan_domains(guests, here, lvm, places, restart)
     undefined = {guest.name for guest in guests for step in plan.steps if step.command == _undefine(guest.name).command}
@@ -115,7 +116,7 @@ def plan_guests(
         return Plan(plan.steps, (*plan.refused, refusal), plan.notes)
     known = {name for name, place in places.items() if not isinstance(place, Unknown | Both | Elsewhere)}
     end = plan_retirement(
-        [volume for volume in due if volume.guest in known],
+        [volume for volume in due if volume.guest in known or volume.spec not in lvm.volumes],
         lvm,
         definitions_in_use(here, without=undefined),
         today,
@@ -172,10 +173,16 @@ def _not_here(guest: Guest, here: LibvirtState, place: Place) -> Iterator[Item]:
                 f"--data create={guest.name} makes it here"
             )
         case LeftBehind(volumes) if not guest.retired:
+            host_name = here.host or "this host"
+            what = (
+                f"has volumes on {host_name} that were booted before ({', '.join(volumes)})"
+                if volumes
+                else f"was moved away from {host_name}"
+            )
             yield Refusal(
                 guest.name,
-                f"has volumes on {here.host or 'this host'} that were booted before ({', '.join(volumes)}) "
-                f"but no domain on either twin; if they are its disks: --data create={guest.name}",
+                f"{what} but no domain on either twin; "
+                f"if {'they are its disks' if volumes else 'it is lost'}: --data create={guest.name}",
             )
         case Both(state, peer, there):
             yield Refusal(guest.name, f"has two domains, {state} here and {there} on {peer}: both left alone")
@@ -363,10 +370,10 @@ def domains(
 
     libvirt's own network goes in the same operation: it is the same fact.
 
-    Arguments: `guests`, all that may live here; `volumes`, all of theirs, for the retired ones; `today`; `devices`,
-    of the volume groups; `probes`, the addresses of encrypted guests, pinged once; `peers`, names of the hosts that
-    may have a guest instead; `create` and `restart`, guests that the owner said to make here, or to restart if that
-    is due.
+    Arguments: `guests`, all that may live here; `volumes`, all of theirs, for the retired ones; `today`;
+    `devices`, of the volume groups; `probes`, the addresses of encrypted guests, pinged once; `peers`, names
+    of the hosts that may have a guest instead; `create` and `restart`, guests that the owner said to make
+    here, or to restart if that is due.
 
     Fails: ValueError for wrong arguments, before anything is touched.
     """

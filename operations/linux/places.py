@@ -69,7 +69,7 @@ class Create:
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """It is nowhere, but `volumes` of it are here that were in a definition before."""
+    """It is nowhere, but was here: `volumes` of it were in a definition before, or a move left one behind."""
 
     volumes: tuple[str, ...]
 
@@ -118,11 +118,12 @@ def place(
             return Both(mine.in_words, peer, theirs.in_words)
         if theirs:
             return Elsewhere(peer, theirs.in_words, tuple(volume.spec for volume in volumes_here))
-    return Here(mine) if mine else _made_here(guest, peers, volumes_here, create)
+    return Here(mine) if mine else _made_here(guest, here, peers, volumes_here, create)
 
 
 def _made_here(
     guest: Guest,
+    here: LibvirtState,
     peers: Mapping[str, LibvirtState | None],
     volumes_here: Sequence[LogicalVolume],
     create: Collection[str],
@@ -134,12 +135,13 @@ def _made_here(
     if not guest.home:
         return Nowhere()
     used = tuple(volume.spec for volume in volumes_here if FRESH not in volume.tags)
-    if used:
+    # What a move left behind says that the guest existed: a new and empty one would be a mistake.
+    if used or guest.name in here.domains:
         return Create("the owner's word") if guest.name in create else LeftBehind(used)
     return Create()
 
 
-def needs_peers(guests: Sequence[Guest], here: LibvirtState, create: Collection[str] = ()) -> bool:
+def needs_peers(guests: Sequence[Guest], here: LibvirtState, lvm: LvmState, create: Collection[str] = ()) -> bool:
     """Return whether the place of any guest depends on a peer, so that peers have to be asked.
 
     A guest that runs here is here. One that is off here may run on the peer (libvirt forgets the reason
@@ -148,7 +150,8 @@ def needs_peers(guests: Sequence[Guest], here: LibvirtState, create: Collection[
     """
     for guest in guests:
         domain = domain_of(guest.name, here)
-        if domain is None and (guest.home or guest.name in create) and not guest.retired:
+        acted_on = bool(volumes_of(guest, lvm)) if guest.retired else guest.home or guest.name in create
+        if domain is None and acted_on:
             return True
         if domain is not None and not domain.active:
             return True
@@ -173,5 +176,5 @@ def places_of(
     create: Collection[str] = (),
 ) -> dict[str, Place]:
     """Return the place of each of `guests`; `ask` is called once, and only if a place depends on it."""
-    peers = ask() if needs_peers(guests, here, create) else {}
+    peers = ask() if needs_peers(guests, here, lvm, create) else {}
     return {guest.name: place(guest, here, peers, volumes_of(guest, lvm), create) for guest in guests}
