@@ -1,0 +1,85 @@
+"""Confirm-or-rollback (DESIGN D3): a change that locks the owner out undoes itself, whatever happens to whom."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+from fleet.load import ROOT
+from tests.lab.pair import Pair
+from tests.lab.test_deploy import GUESTS, NOW
+
+FILES = "sha256sum /etc/netplan/* /etc/nftables.conf"
+WRONG = NOW + (
+    "from ipaddress import IPv4Interface\n"
+    'cable = site.host("{host}").interfaces[0]\n'
+    'cable = cable.model_copy(update={{"addresses": (IPv4Interface("192.168.1.{octet}/24"),)}})\n'
+    'site = change_host(site, "{host}", interfaces=(cable,))\n'
+)
+ARMED = "[ -e /var/lib/homefleet/armed/netplan ]"
+REST = "[ ! -e /var/lib/homefleet/armed/netplan ] && [ ! -e /var/lib/homefleet/pending/netplan ]"
+
+
+def kill_when(pair: Pair, host: str, condition: str, changes: str, seconds: float = 120) -> None:
+    """Start a run and kill its controller, without mercy, once `condition` holds on `host`."""
+    process = subprocess.Popen(
+        pair.command(["-y", "--limit", host], changes),
+        cwd=ROOT,
+        env={**os.environ, "PYINFRA_PROGRESS": "off"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        pair.wait_for(host, condition, seconds)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def test_an_address_that_nobody_can_reach_goes_back_and_guests_notice_nothing(deployed: Pair) -> None:
+    files = deployed.ssh("kvm1", FILES)
+    before = deployed.heartbeats()
+    run = deployed.deploy("--limit", "kvm1", changes=WRONG.format(host="kvm1", octet=111))
+    assert run.code != 0
+    assert "put the old state back by itself" in run.failed("kvm1")["netplan"]
+    deployed.wait_for("kvm1", REST, 60)
+    assert deployed.ssh("kvm1", FILES) == files
+    assert deployed.ssh("kvm1", "ip -4 -o addr show dev br0").split()[3] == "192.168.1.11/24"
+    deployed.wait_for("kvm1", "sleep 6", 60)
+    after = deployed.heartbeats()
+    assert all(after[name] > before[name] for name in GUESTS)
+    assert deployed.deploy("--limit", "kvm1", changes=NOW).changes("kvm1") == 0
+
+
+def test_a_controller_that_dies_leaves_a_host_that_undoes_within_a_minute(deployed: Pair) -> None:
+    files = deployed.ssh("kvm2", FILES)
+    # The new address works, so only the missing confirmation can bring the old one back.
+    more = NOW + (
+        "from ipaddress import IPv6Interface\n"
+        'cable = site.host("kvm2").interfaces[0]\n'
+        'more = (*cable.addresses, IPv6Interface("2001:db8:1::99/64"))\n'
+        'site = change_host(site, "kvm2", interfaces=(cable.model_copy(update={"addresses": more}),))\n'
+    )
+    kill_when(deployed, "kvm2", ARMED, more)
+    start = time.monotonic()
+    deployed.wait_for("kvm2", REST, 90)
+    assert time.monotonic() - start < 75
+    assert deployed.ssh("kvm2", FILES) == files
+    assert "2001:db8:1::99" not in deployed.ssh("kvm2", "ip -6 addr show dev br0")
+
+
+def test_a_host_that_loses_power_in_that_minute_comes_back_with_the_old_address(deployed: Pair) -> None:
+    files = deployed.ssh("kvm2", FILES)
+    kill_when(
+        deployed, "kvm2", f"{ARMED} && grep -q 192.168.1.112 /etc/netplan/*", WRONG.format(host="kvm2", octet=112)
+    )
+    deployed.lab.kill("kvm2")
+    deployed.lab.start("kvm2")
+    deployed.wait_for("kvm2", REST, 60)
+    assert deployed.ssh("kvm2", FILES) == files
+    run = deployed.deploy(changes=NOW)
+    assert run.code == 0, run.output
+    assert run.changes("kvm2") == 0
