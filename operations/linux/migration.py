@@ -303,7 +303,8 @@ while :; do
 		sleep $pause
 	done
 	rm -rf {MINE} {FOLDER}/migration?*
-	if [ "$1" = now ]; then systemctl -q stop {CLOSER}.timer {CLOSER}.service 2>/dev/null; fi
+	systemctl -q stop {CLOSER}.timer 2>/dev/null
+	[ "$1" != now ] || systemctl -q stop {CLOSER}.service 2>/dev/null
 	return 0
 done
 }}
@@ -312,10 +313,11 @@ exit
 """
 
 
-def _closer(seconds: str) -> str:
-    """Return the commands that see to it that this host closes the path, `seconds` (an sh word) from now.
+def _closer() -> str:
+    """Return the commands that see to it that this host closes the path, ``$left`` seconds from now.
 
-    An older timer is good enough: what it starts looks at the path's end again before it ends anything.
+    An older timer is good enough: what it starts looks at the path's end again before it ends anything. It has
+    two clocks, because the first stands still while a desktop sleeps; systemd.timer(5).
     """
     return f"""\
 cat >{CLOSED}.new <<'END-OF-CLOSE'
@@ -325,10 +327,10 @@ if [ "$known" = yes ] && {{ systemctl -q is-active {CLOSER}.timer || systemctl -
 	:
 else
 	systemctl -q stop {CLOSER}.timer {CLOSER}.service 2>/dev/null || :
-	systemctl -q reset-failed {CLOSER}.service 2>/dev/null || :
+	systemctl -q reset-failed {CLOSER}.timer {CLOSER}.service 2>/dev/null || :
 	systemd-run -q --unit={CLOSER} --description='Close a migration path whose time is over' \\
-		--on-active={seconds} --timer-property=AccuracySec=1s -p Restart=on-failure -p RestartSec=5 \\
-		/bin/sh {CLOSED}
+		--on-active="$left" --on-calendar="@$(($(date +%s) + left))" --timer-property=AccuracySec=1s \\
+		-p Restart=on-failure -p RestartSec=5 /bin/sh {CLOSED}
 fi"""
 
 
@@ -348,12 +350,13 @@ fi
 mkdir -p {MINE}
 echo {shlex.quote(line)} "$until" >{MINE}/path.new
 mv {MINE}/path.new {MINE}/path
-{_closer('"$((until - up))"')}"""
+left=$((until - up))
+{_closer()}"""
 
 
 def arm_script(left: int) -> str:
     """Return the sh that arms the closing of a path that is open, for `left` seconds, without one."""
-    return f"{_BEGIN}\nknown=no\n{_closer(str(max(left, 1)))}\n{_END}"
+    return f"{_BEGIN}\nknown=no\nleft={max(left, 1)}\n{_closer()}\n{_END}"
 
 
 def source_script(move: Move, known: str) -> str:
@@ -399,7 +402,6 @@ echo "$sshd" | grep -qx 'pubkeyauthentication yes' || fail 'sshd accepts no keys
 if [ -L {LINK} ] && [ "$(readlink {LINK})" != {KEYS} ]; then fail '{LINK} is not ours'; fi
 if [ -e {LINK} ] && [ ! -L {LINK} ]; then fail '{LINK} is not ours'; fi
 {_record(move, "peer")}
-left=$((until - up))
 nft -f - <<END-OF-RULES
 flush set {TABLE} {PEERS}
 add {element} {{ {address} timeout ${{left}}s }}
