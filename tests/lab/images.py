@@ -1,5 +1,6 @@
 """What the lab builds once and keeps: kernel, root directories, disk images, the repository of packages."""
 
+import ast
 import lzma
 import re
 import shutil
@@ -85,7 +86,8 @@ def cached(kind: str, recipe: object, build: Callable[[Path], None]) -> Path:
     Raises:
         LabError: the build failed.
     """
-    return _cached(kind, [recipe, Path(__file__).read_text()], build)
+    # The syntax tree: neither a comment nor a formatter's new line makes another image.
+    return _cached(kind, [recipe, ast.dump(ast.parse(Path(__file__).read_text()))], build)
 
 
 def _sources_recipe(release: str) -> list[object]:

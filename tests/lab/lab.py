@@ -157,7 +157,7 @@ class Lab:
             *command,
         ]
 
-    def ssh(self, name: str, command: str, *, stdin: str = "", deadline: float = 60) -> str:
+    def ssh(self, name: str, command: str, *, stdin: str = "", deadline: float = 300) -> str:
         """Run a command on a machine.
 
         Args:

@@ -57,7 +57,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     assert not Path("/run/netns/hf209").exists()
 
 
-def wait_for(lab: Lab, command: str, text: str, deadline: float = 60) -> str:
+def wait_for(lab: Lab, command: str, text: str, deadline: float = 300) -> str:
     until = time.monotonic() + deadline
     while True:
         try:
