@@ -160,9 +160,7 @@ def parse(output: Sequence[str]) -> LibvirtState | Unreadable:
     """
     sections = list(_sections(output))
     if not sections or sections[-1][0] != "end":
-        raise FactProcessError(
-            f"libvirt: the output ends too early, after: {output[-1] if output else 'nothing'}"
-        )
+        raise FactProcessError(f"libvirt: the output ends too early, after: {output[-1] if output else 'nothing'}")
     single: dict[str, list[str]] = {}
     host, answers = "", dict[str, bool | None]()
     domains: list[dict[str, list[str]]] = []

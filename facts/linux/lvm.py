@@ -190,9 +190,7 @@ def parse(output: Sequence[str]) -> LvmState:
         else:
             raise FactProcessError(f"lvm: unknown section: {title}")
     if report is None or not ended:
-        raise FactProcessError(
-            f"lvm: the output ends too early, after: {output[-1] if output else 'nothing'}"
-        )
+        raise FactProcessError(f"lvm: the output ends too early, after: {output[-1] if output else 'nothing'}")
     return LvmState(report.installed, report.groups, report.physical, report.volumes, devices)
 
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -61,25 +62,25 @@ definitions = st.builds(
 
 @settings(deadline=None)
 @given(definitions)
-def test_xml_and_back(definition):
+def test_xml_and_back(definition: Any) -> None:
     assert from_xml(to_xml(definition)) == definition
     assert differences(definition, from_xml(to_xml(definition))) == ()
 
 
 @settings(deadline=None)
 @given(definitions, definitions)
-def test_a_difference_is_seen_whatever_it_is(one, other):
+def test_a_difference_is_seen_whatever_it_is(one: Any, other: Any) -> None:
     assert bool(differences(one, other)) == (one != other)
 
 
 @settings(deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=50).map(repr))
-def test_nonsense_is_a_definition_error(nonsense):
+def test_nonsense_is_a_definition_error(nonsense: Any) -> None:
     with pytest.raises(DefinitionError):
         from_xml(nonsense)
 
 
-def live():
+def live() -> Any:
     """What a running guest's dumpxml has on top of the recorded inactive one."""
     xml = next(path for path in RECORDED if "9.0-pc-disk" in path.name).read_text()
     found = from_xml(xml)
@@ -96,18 +97,18 @@ def live():
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
-def test_what_libvirt_fills_in_is_no_difference(path):
+def test_what_libvirt_fills_in_is_no_difference(path: Any) -> None:
     found = from_xml(path.read_text())
     assert found.extras == ()
     wanted = from_xml(to_xml(found))
     assert differences(wanted, found) == needs_restart(wanted, found) == ()
 
 
-def test_there_are_recordings_of_both_versions():
+def test_there_are_recordings_of_both_versions() -> None:
     assert {"9.0", "11.3"} <= {path.name.split("-")[1] for path in RECORDED}
 
 
-def test_what_a_running_guest_has_on_top_is_no_difference():
+def test_what_a_running_guest_has_on_top_is_no_difference() -> None:
     found, xml = live()
     assert from_xml(xml) == found
 
@@ -158,12 +159,12 @@ ADDITIONS = {
 }
 
 
-def recorded():
+def recorded() -> Any:
     return next(path for path in RECORDED if "9.0-pc-disk" in path.name).read_text()
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_somebody_changed_is_a_difference(change):
+def test_what_somebody_changed_is_a_difference(change: Any) -> None:
     old, new, words = CHANGES[change]
     xml = recorded()
     if change == "current":
@@ -179,13 +180,13 @@ def test_what_somebody_changed_is_a_difference(change):
 
 
 @pytest.mark.parametrize("addition", ADDITIONS)
-def test_what_somebody_added_is_a_difference(addition):
+def test_what_somebody_added_is_a_difference(addition: Any) -> None:
     found = from_xml(recorded().replace("</devices>", ADDITIONS[addition] + "</devices>"))
     assert len(found.extras) == 1
     assert "not wanted" in found.extras[0]
 
 
-def test_another_block_disk_or_bridge_is_a_difference_of_its_field():
+def test_another_block_disk_or_bridge_is_a_difference_of_its_field() -> None:
     disk = (
         "<disk type='block' device='disk'><driver name='qemu' type='raw' cache='none' io='native' discard='unmap'/>"
         "<source dev='/dev/sdb'/><target dev='vdq' bus='virtio'/></disk>"
@@ -202,7 +203,7 @@ def test_another_block_disk_or_bridge_is_a_difference_of_its_field():
     )
 
 
-def test_fields_in_words():
+def test_fields_in_words() -> None:
     other = replace(
         DB1,
         memory=3 * 2**30,
@@ -249,18 +250,18 @@ def test_fields_in_words():
         ({"interfaces": (Interface("52:54:00:12:34:56", "br0"),) * 2}, "a mac is there twice"),
     ],
 )
-def test_what_cannot_be_written_is_refused_by_field(change, message):
+def test_what_cannot_be_written_is_refused_by_field(change: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         to_xml(replace(DB1, **change))
 
 
 @pytest.mark.parametrize("xml", ["", "<a/>", "<domain/>", "<domain><name>x</name></domain>", "<domain>"])
-def test_what_is_no_domain_is_said(xml):
+def test_what_is_no_domain_is_said(xml: Any) -> None:
     with pytest.raises(DefinitionError):
         from_xml(xml)
 
 
-def test_networks_and_words():
+def test_networks_and_words() -> None:
     assert networks_of(to_xml(DB1)) == frozenset()
     xml = recorded().replace("</devices>", ADDITIONS["nat interface"] + "</devices>")
     assert networks_of(xml) == {"default"}
@@ -274,6 +275,6 @@ def test_networks_and_words():
     ]
 
 
-def test_the_same_guest_has_the_same_uuid_for_ever():
+def test_the_same_guest_has_the_same_uuid_for_ever() -> None:
     assert uuid_of("db1") == "ffa2e0ff-caed-509d-be38-0fb9c4a2e027"
     assert uuid_of("web1") != uuid_of("db1")

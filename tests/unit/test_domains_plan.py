@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -29,13 +30,13 @@ from operations.linux.volumes import Volume, VolumeGroup, plan_volumes
 from tests.model_libvirt import ModelHost
 from tests.model_lvm import ModelLvm
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "1000"))  # a long run sets more
+EXAMPLES = int(os.environ.get("EXAMPLES", "700"))  # a long run sets more
 GIB = 2**30
 EXTENT = 4 * 2**20
 TODAY = date(2026, 3, 1)
 
 
-def definition(name, memory=GIB, volumes=("root",)):
+def definition(name: Any, memory: Any = GIB, volumes: Any = ("root",)) -> Any:
     return Definition(
         name=name,
         uuid=uuid_of(name),
@@ -54,7 +55,7 @@ USED = LogicalVolume("vg0", "db1-root", 2 * GIB, frozenset({"homefleet", "guest=
 NEW = replace(USED, tags=USED.tags | {"fresh"})
 
 
-def domain(state="running", reason="", guest=DB1, **changes):
+def domain(state: Any = "running", reason: Any = "", guest: Any = DB1, **changes: Any) -> Any:
     active = state != "shut off"
     made = Domain(
         guest.name,
@@ -69,7 +70,7 @@ def domain(state="running", reason="", guest=DB1, **changes):
     return replace(made, **changes)
 
 
-def libvirt(*domains, **more):
+def libvirt(*domains: Any, **more: Any) -> Any:
     return LibvirtState(host="kvm1", domains={it.name: it for it in domains}, **more)
 
 
@@ -112,7 +113,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("here", "peer", "volumes", "home", "create", "expected"), TABLE)
-def test_the_decision_table(here, peer, volumes, home, create, expected):
+def test_the_decision_table(here: Any, peer: Any, volumes: Any, home: Any, create: Any, expected: Any) -> None:
     peers = {} if peer == "" else {"kvm2": peer}
     named = {"db1"} if create else set()
     assert place(replace(DB1, home=home), libvirt(*here), peers, volumes, named) == expected
@@ -131,20 +132,25 @@ def test_the_decision_table(here, peer, volumes, home, create, expected):
         ([], True, False, True, True),
     ],
 )
-def test_peers_are_asked_only_if_it_matters(here, home, create, retired, expected):
+def test_peers_are_asked_only_if_it_matters(here: Any, home: Any, create: Any, retired: Any, expected: Any) -> None:
     guest = replace(DB1, home=home, retired=retired)
     assert needs_peers([guest], libvirt(*here), model().lvm.state(), {"db1"} if create else ()) is expected
 
 
-def test_peers_are_asked_once_or_not_at_all():
-    calls = []
-    places_of([DB1], libvirt(RUNS), ModelLvm().state(), lambda: calls.append(1) or {})
+def test_peers_are_asked_once_or_not_at_all() -> None:
+    calls: list[int] = []
+
+    def ask() -> dict[str, LibvirtState | None]:
+        calls.append(1)
+        return {}
+
+    places_of([DB1], libvirt(RUNS), ModelLvm().state(), ask)
     assert calls == []
-    places_of([DB1, Guest(definition("web1"))], NONE, ModelLvm().state(), lambda: calls.append(1) or {})
+    places_of([DB1, Guest(definition("web1"))], NONE, ModelLvm().state(), ask)
     assert calls == [1]
 
 
-def model(*domains, volumes=(USED,), **more):
+def model(*domains: Any, volumes: Any = (USED,), **more: Any) -> Any:
     lvm = ModelLvm(
         groups={"vg0": EXTENT},
         devices={"/dev/vdb": Device("/dev/vdb", True, "254:16", 100 * GIB, ("LVM2_member",))},
@@ -154,17 +160,17 @@ def model(*domains, volumes=(USED,), **more):
     return ModelHost(lvm=lvm, domains={it.name: it for it in domains}, **more)
 
 
-def plan(host, *guests, peers=None, create=(), restart=()):
+def plan(host: Any, *guests: Any, peers: Any = None, create: Any = (), restart: Any = ()) -> Any:
     state, lvm = host.state(), host.lvm.state()
     places = places_of(guests, state, lvm, lambda: peers or {}, create)
     return plan_domains(guests, state, lvm, places, restart)
 
 
-def labels(plan):
+def labels(plan: Any) -> Any:
     return [step.label for step in plan.steps]
 
 
-def test_a_new_guest_is_defined_taken_into_use_and_started_in_this_order():
+def test_a_new_guest_is_defined_taken_into_use_and_started_in_this_order() -> None:
     host = model(volumes=[NEW])
     first = plan(host, DB1)
     assert [step.command for step in first.steps] == [
@@ -179,7 +185,7 @@ def test_a_new_guest_is_defined_taken_into_use_and_started_in_this_order():
     assert second.steps == second.refused == second.notes == ()
 
 
-def test_killed_after_any_step_a_second_run_ends_the_same():
+def test_killed_after_any_step_a_second_run_ends_the_same() -> None:
     whole = model(volumes=[NEW])
     whole.apply(plan(whole, DB1))
     for done in range(len(plan(model(volumes=[NEW]), DB1).steps)):
@@ -190,14 +196,14 @@ def test_killed_after_any_step_a_second_run_ends_the_same():
         assert (host.domains, host.lvm.volumes) == (whole.domains, whole.lvm.volumes)
 
 
-def test_a_disk_that_is_missing_or_not_wiped_makes_no_guest():
+def test_a_disk_that_is_missing_or_not_wiped_makes_no_guest() -> None:
     found = plan(model(volumes=[]), DB1)
     assert found.steps == () and "vda, /dev/vg0/db1-root, is not there" in found.refused[0].message
     found = plan(model(volumes=[replace(NEW, tags=NEW.tags | {"unwiped"})]), DB1)
     assert found.steps == () and "is not wiped yet" in found.refused[0].message
 
 
-def test_a_changed_definition_is_redefined_and_the_restart_left_to_the_owner():
+def test_a_changed_definition_is_redefined_and_the_restart_left_to_the_owner() -> None:
     host = model(RUNS)
     bigger = replace(DB1, definition=definition("db1", 3 * GIB))
     first = plan(host, bigger)
@@ -215,7 +221,7 @@ def test_a_changed_definition_is_redefined_and_the_restart_left_to_the_owner():
     assert plan(host, bigger, restart={"db1"}).notes == ("db1: runs as it is declared, not restarted",)
 
 
-def test_a_guest_that_does_not_hear_is_left_running():
+def test_a_guest_that_does_not_hear_is_left_running() -> None:
     host = model(RUNS, deaf={"db1"})
     bigger = replace(DB1, definition=definition("db1", 3 * GIB))
     failed = host.apply(plan(host, bigger, restart={"db1"}))
@@ -224,7 +230,7 @@ def test_a_guest_that_does_not_hear_is_left_running():
 
 
 @pytest.mark.parametrize("answer", [False, None])
-def test_nothing_restarts_a_guest_that_waits_for_its_passphrase(answer):
+def test_nothing_restarts_a_guest_that_waits_for_its_passphrase(answer: Any) -> None:
     host = model(RUNS, answers={"db1": answer})
     guest = replace(DB1, encrypted=True, definition=definition("db1", 3 * GIB))
     found = plan(host, guest, restart={"db1"})
@@ -234,14 +240,14 @@ def test_nothing_restarts_a_guest_that_waits_for_its_passphrase(answer):
     assert (waits in found.notes) == (answer is False)
 
 
-def test_an_encrypted_guest_that_answers_is_as_any_other():
+def test_an_encrypted_guest_that_answers_is_as_any_other() -> None:
     host = model(RUNS, answers={"db1": True})
     guest = replace(DB1, encrypted=True, definition=definition("db1", 3 * GIB))
     assert len(plan(host, guest, restart={"db1"}).steps) == 2
     assert plan(host, replace(DB1, encrypted=True)).notes == ()
 
 
-def test_a_grown_disk_is_told_to_the_running_guest():
+def test_a_grown_disk_is_told_to_the_running_guest() -> None:
     host = model(RUNS, volumes=[replace(USED, size=5 * GIB)])
     found = plan(host, DB1)
     assert [step.command for step in found.steps] == [f"virsh -q blockresize db1 /dev/vg0/db1-root {5 * GIB}B"]
@@ -260,13 +266,13 @@ def test_a_grown_disk_is_told_to_the_running_guest():
         (domain(definition=Unreadable("not XML")), "its definition cannot be compared: not XML"),
     ],
 )
-def test_what_is_odd_is_left_alone(state, words):
+def test_what_is_odd_is_left_alone(state: Any, words: Any) -> None:
     found = plan(model(state), replace(DB1, definition=definition("db1", 3 * GIB)))
     assert found.steps == ()
     assert found.refused[0].message.startswith(words)
 
 
-def test_other_cases_of_a_domain_here():
+def test_other_cases_of_a_domain_here() -> None:
     assert labels(plan(model(OFF), DB1)) == ["started"]
     assert labels(plan(model(OFF), replace(DB1, runs=False))) == []
     assert labels(plan(model(RUNS), replace(DB1, autostart=False))) == ["autostart off"]
@@ -330,7 +336,9 @@ def test_other_cases_of_a_domain_here():
         ),
     ],
 )
-def test_a_guest_that_is_not_here_is_left_alone_and_said(here, volumes, peer, home, notes, refused):
+def test_a_guest_that_is_not_here_is_left_alone_and_said(
+    here: Any, volumes: Any, peer: Any, home: Any, notes: Any, refused: Any
+) -> None:
     host = model(*here, volumes=volumes)
     found = plan(host, replace(DB1, home=home), peers={"kvm2": peer})
     assert found.steps == ()
@@ -338,14 +346,14 @@ def test_a_guest_that_is_not_here_is_left_alone_and_said(here, volumes, peer, ho
     assert [refusal.message for refusal in found.refused] == refused
 
 
-def test_unmanaged_domains_are_named_and_left_alone():
+def test_unmanaged_domains_are_named_and_left_alone() -> None:
     other, off = domain(guest=Guest(definition("foo"))), domain("shut off", guest=Guest(definition("bar")))
     found = plan(model(RUNS, other, off), DB1)
     assert found.steps == ()
     assert found.notes == ("unmanaged: bar (left shut off)", "unmanaged: foo (left running)")
 
 
-def test_wrong_arguments_fail_early():
+def test_wrong_arguments_fail_early() -> None:
     with pytest.raises(ValueError, match="restart=db9"):
         plan(model(RUNS), DB1, restart={"db9"})
     with pytest.raises(ValueError, match="a name is a letter"):
@@ -356,13 +364,13 @@ RETIRED = replace(DB1, retired=True)
 OLD = Volume("vg0", "db1-root", 2 * GIB, "db1", TODAY - timedelta(5), TODAY, "a test")
 
 
-def whole(host, guests, volumes, peers=None, **more):
+def whole(host: Any, guests: Any, volumes: Any, peers: Any = None, **more: Any) -> Any:
     state, lvm = host.state(), host.lvm.state()
     places = places_of(guests, state, lvm, lambda: peers or {})
     return plan_guests(guests, volumes, state, lvm, places, today=TODAY, **more)
 
 
-def test_a_retired_guest_is_undefined_its_volume_renamed_and_a_later_run_destroys():
+def test_a_retired_guest_is_undefined_its_volume_renamed_and_a_later_run_destroys() -> None:
     host = model(OFF)
     first = whole(host, [RETIRED], [OLD])
     assert [step.command.split()[0] for step in first.steps] == ["virsh", "lvchange"]
@@ -376,7 +384,7 @@ def test_a_retired_guest_is_undefined_its_volume_renamed_and_a_later_run_destroy
     assert last.steps == last.refused == last.notes == ()
 
 
-def test_a_retired_guest_that_runs_is_refused_and_keeps_its_volume():
+def test_a_retired_guest_that_runs_is_refused_and_keeps_its_volume() -> None:
     host = model(RUNS)
     found = whole(host, [RETIRED], [OLD])
     assert found.steps == ()
@@ -386,7 +394,7 @@ def test_a_retired_guest_that_runs_is_refused_and_keeps_its_volume():
     ]
 
 
-def test_nothing_is_retired_where_the_place_or_a_definition_is_not_known():
+def test_nothing_is_retired_where_the_place_or_a_definition_is_not_known() -> None:
     host = model(OFF)
     found = whole(host, [RETIRED], [OLD], peers={"kvm2": libvirt(RUNS)})
     assert found.steps == ()
@@ -396,7 +404,7 @@ def test_nothing_is_retired_where_the_place_or_a_definition_is_not_known():
     assert "the definition of foo cannot be read" in found.refused[0].message
 
 
-def test_the_default_network():
+def test_the_default_network() -> None:
     host = model(RUNS, networks={"default": Network("default", active=True, autostart=True)})
     found = plan_networks(host.state())
     assert found.steps[0].command == (
@@ -424,7 +432,7 @@ STATES = [
 
 
 @st.composite
-def guests(draw):
+def guests(draw: Any) -> Any:
     made = []
     for name in NAMES[: draw(st.integers(1, 3))]:
         made.append(
@@ -443,7 +451,7 @@ def guests(draw):
 
 
 @st.composite
-def libvirts(draw, guests):
+def libvirts(draw: Any, guests: Any) -> Any:
     """What libvirt has: for each guest perhaps a domain, perhaps not as wanted, and one of somebody else's."""
     found = []
     for guest in guests:
@@ -457,7 +465,7 @@ def libvirts(draw, guests):
 
 
 @st.composite
-def twins(draw):
+def twins(draw: Any) -> Any:
     wanted = draw(guests())
     here = draw(libvirts(wanted))
     peer = draw(st.none() | libvirts(wanted))
@@ -478,7 +486,7 @@ def twins(draw):
     return wanted, host, peer, draw(names), draw(names)
 
 
-def one_run(wanted, host, peer, create, restart):
+def one_run(wanted: Any, host: Any, peer: Any, create: Any, restart: Any) -> Any:
     """A run of the two operations, as they are: volumes first, then guests. Returns all plans and failures."""
     state, lvm = host.state(), host.lvm.state()
     places = places_of(wanted, state, lvm, lambda: {"kvm2": peer}, create)
@@ -503,7 +511,7 @@ def one_run(wanted, host, peer, create, restart):
     return places, (first, second), failed
 
 
-def check_domains(case, before, peers, asked):
+def check_domains(case: Any, before: Any, peers: Any, asked: Any) -> None:
     """Nothing runs twice, and nothing that ran was stopped but on the owner's word."""
     wanted, host, peer, create, restart = case
     encrypted = {guest.name for guest in wanted if guest.encrypted}
@@ -524,7 +532,7 @@ def check_domains(case, before, peers, asked):
 
 @settings(deadline=None, max_examples=EXAMPLES)
 @given(twins())
-def test_nothing_is_lost_or_doubled_and_the_next_plan_is_empty(case):
+def test_nothing_is_lost_or_doubled_and_the_next_plan_is_empty(case: Any) -> None:
     wanted, host, peer, create, restart = case
     by_name = {guest.name: guest for guest in wanted}
     before, volumes = dict(host.domains), dict(host.lvm.volumes)

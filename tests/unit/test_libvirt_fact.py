@@ -1,6 +1,7 @@
 """The fact of libvirt: recorded output of libvirt 9.0, and what is not understood."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyinfra.api.exceptions import FactProcessError
@@ -12,7 +13,7 @@ RECORDED = (Path(__file__).parent / "recorded" / "libvirt-9.0.txt").read_text().
 DB1 = "6d0f6a36-6d7c-5b7e-8d7e-0f3b1f5b0a01"
 
 
-def changed(*pairs):
+def changed(*pairs: Any) -> Any:
     text = "\n".join(RECORDED)
     for old, new in pairs:
         assert old in text
@@ -20,7 +21,7 @@ def changed(*pairs):
     return text.splitlines()
 
 
-def test_recorded_output():
+def test_recorded_output() -> None:
     found = parse(RECORDED)
     assert isinstance(found, LibvirtState)
     assert (found.installed, found.host, found.cpus, found.kvm) == (True, "kvm1", 2, True)
@@ -40,7 +41,7 @@ def test_recorded_output():
     assert set(found.domains) == {"db1", "db2"}
 
 
-def test_a_running_guest_and_what_it_sees_of_its_disk():
+def test_a_running_guest_and_what_it_sees_of_its_disk() -> None:
     found = parse(
         changed(
             ("shut off (unknown)", "running (migrated)"),
@@ -60,13 +61,13 @@ def test_a_running_guest_and_what_it_sees_of_its_disk():
     assert db1.capacities == {"/dev/vg0/db1-root": 10737418240}
 
 
-def test_what_a_move_left_behind():
+def test_what_a_move_left_behind() -> None:
     found = parse(changed(("shut off (unknown)", "shut off (migrated)")))
     assert isinstance(found, LibvirtState)
     assert found.domains["db1"].moved_away
 
 
-def test_transient_unreadable_and_gone():
+def test_transient_unreadable_and_gone() -> None:
     found = parse(changed(("Persistent:     yes", "Persistent:     no"), ("<domain type='kvm'>", "<domain>>")))
     assert isinstance(found, LibvirtState)
     assert found.domains["db1"].definition is None
@@ -80,12 +81,12 @@ def test_transient_unreadable_and_gone():
     assert found.domains == {}
 
 
-def test_not_installed_is_nothing_there_and_known():
+def test_not_installed_is_nothing_there_and_known() -> None:
     found = parse(["##virt## host kvm1", "##virt## ping db1 1", "##virt## absent", "##virt## end"])
     assert found == LibvirtState(installed=False, host="kvm1", answers={"db1": False})
 
 
-def test_installed_and_not_answering_is_unknown_and_says_why():
+def test_installed_and_not_answering_is_unknown_and_says_why() -> None:
     lines = [
         "##virt## host kvm1",
         "##virt## unreachable",
@@ -99,7 +100,7 @@ def test_installed_and_not_answering_is_unknown_and_says_why():
     assert Libvirt.default() is None
 
 
-def test_a_ping_that_could_not_be_tried_is_not_a_no():
+def test_a_ping_that_could_not_be_tried_is_not_a_no() -> None:
     lines = ["##virt## ping a 0", "##virt## ping b 1", "##virt## ping c 127", "##virt## ping d 2"]
     found = parse([*lines, "##virt## absent", "##virt## end"])
     assert isinstance(found, LibvirtState)
@@ -129,12 +130,12 @@ def test_a_ping_that_could_not_be_tried_is_not_a_no():
         ),
     ],
 )
-def test_a_bad_line_is_named(lines, message):
+def test_a_bad_line_is_named(lines: Any, message: Any) -> None:
     with pytest.raises(FactProcessError, match=message):
         parse(lines)
 
 
-def test_names_of_guests_are_quoted():
+def test_names_of_guests_are_quoted() -> None:
     command = Libvirt().command(probes={"db1": "192.0.2.1; reboot"})
     assert "'192.0.2.1; reboot'" in command
     assert "ping" not in Libvirt().command()

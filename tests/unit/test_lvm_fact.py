@@ -1,6 +1,7 @@
 """The fact of LVM: recorded output of LVM 2.03, and what is not understood."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyinfra.api.exceptions import FactProcessError
@@ -10,7 +11,7 @@ from facts.linux.lvm import Device, LogicalVolume, Lvm, LvmState, PhysicalVolume
 RECORDED = (Path(__file__).parent / "recorded" / "lvm-2.03.txt").read_text().splitlines()
 
 
-def test_recorded_output():
+def test_recorded_output() -> None:
     found = parse(RECORDED)
     assert found.installed
     assert found.groups == {"vgtest": VolumeGroup("vgtest", 1069547520, 4194304, 1044381696)}
@@ -33,11 +34,11 @@ def test_recorded_output():
     assert found.by_path("/dev/vgtest/db2-root") == found.volumes["vgtest/db2-root"]
 
 
-def test_not_installed_is_nothing_there_and_known():
+def test_not_installed_is_nothing_there_and_known() -> None:
     assert parse(["##lvm## absent", "##lvm## end"]) == LvmState(installed=False)
 
 
-def test_several_signatures_are_all_named():
+def test_several_signatures_are_all_named() -> None:
     lines = [
         "##lvm## device /dev/vdb",
         "number 254:16",
@@ -51,7 +52,7 @@ def test_several_signatures_are_all_named():
     assert parse(lines).devices["/dev/vdb"].signatures is None
 
 
-def changed(old, new):
+def changed(old: Any, new: Any) -> Any:
     text = "\n".join(RECORDED)
     assert old in text
     return text.replace(old, new, 1).splitlines()
@@ -75,12 +76,12 @@ def changed(old, new):
         (changed('"signatures": [', '"signatures": 3, "x": ['), "no list of signatures"),
     ],
 )
-def test_a_bad_line_is_named(lines, message):
+def test_a_bad_line_is_named(lines: Any, message: Any) -> None:
     with pytest.raises(FactProcessError, match=message):
         parse(lines)
 
 
-def test_unknown_is_none_and_one_exec():
+def test_unknown_is_none_and_one_exec() -> None:
     assert Lvm.default() is None
     command = Lvm().command(devices=["/dev/vdb; reboot"])
     assert "'/dev/vdb; reboot'" in command
