@@ -218,7 +218,7 @@ def test_retire_renames_and_a_later_run_destroys() -> None:
     assert set(model.volumes) == {"vg0/retired-20260220-db1-root"}
     assert plan(model, wanted).steps == plan(model, wanted).notes == ()
     early = plan_retirement([replace(wanted, destroy=TODAY + timedelta(1))], model.state(), (), TODAY)
-    assert early.steps == early.refused == ()
+    assert not early.steps and not early.refused
     second = plan_retirement([wanted], model.state(), (), TODAY)
     assert [step.label for step in second.steps] == ["vg0/retired-20260220-db1-root destroyed (a test)"]
     apply(model, second)
