@@ -34,9 +34,11 @@ class Hypervisor(Service):
         """Declare the packages, libvirtd, the volume groups and the path that a move needs."""
         return Declaration(
             packages=(
+                "iputils-ping",
                 "libvirt-clients",
                 "libvirt-daemon-system",
                 "lvm2",
+                "openssh-client",
                 "qemu-system-x86",
                 "qemu-utils",
                 "socat",

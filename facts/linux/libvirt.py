@@ -16,6 +16,7 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
 from facts.linux.domain import Definition, DefinitionError, from_xml, networks_of
+from facts.linux.lvm import FRESH
 
 MARK = "##virt##"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -30,6 +31,10 @@ SCRIPT = r"""LC_ALL=C; export LC_ALL
 echo "MARK host $(uname -n)"
 PINGS
 [ ! -c /dev/kvm ] || echo 'MARK kvm'
+if command -v lvs >/dev/null 2>&1; then
+  if v=$(lvs --noheadings -o lv_tags,lv_name 2>/dev/null); then echo 'MARK volumes'; printf '%s\n' "$v"
+  else echo 'MARK volumes-unknown'; fi
+fi
 if ! command -v virsh >/dev/null 2>&1; then echo 'MARK absent'; echo 'MARK end'; exit 0; fi
 if ! first=$(virsh -q "echo 'MARK nodeinfo
 '; nodeinfo; echo 'MARK networks
@@ -109,7 +114,9 @@ class LibvirtState:
 
     Arguments: `installed` is False where it is not there yet, and then there is nothing; `host`, the host's
     own name; `domains` and `networks` by name; `memory` in bytes and `cpus` of the host; `kvm`, /dev/kvm is
-    there; `answers`, for each probed guest: it answered a ping, None where that could not be tried.
+    there; `answers`, for each probed guest: it answered a ping, None where that could not be tried; `booted`, names
+    of volumes by guest that a guest has written to and that are not retired, None where LVM could not be asked. The
+    other twin wants to know them: where they are, a guest without a domain may still have its data.
     """
 
     installed: bool = True
@@ -120,6 +127,7 @@ class LibvirtState:
     cpus: int = 0
     kvm: bool = False
     answers: Mapping[str, bool | None] = field(default_factory=dict)
+    booted: Mapping[str, tuple[str, ...]] | None = field(default_factory=dict)
 
 
 class Libvirt(FactBase["LibvirtState | None"]):
@@ -175,13 +183,24 @@ def parse(output: Sequence[str]) -> LibvirtState | Unreadable:
             domains.append({"uuid": [argument], "info": lines})
         elif kind in {"inactive", "live"} and domains:
             domains[-1][kind] = lines
-        elif kind in {"kvm", "absent", "unreachable", "nodeinfo", "networks", "uuids", "blocks", "end"}:
+        elif kind in {
+            "volumes",
+            "volumes-unknown",
+            "kvm",
+            "absent",
+            "unreachable",
+            "nodeinfo",
+            "networks",
+            "uuids",
+            "blocks",
+            "end",
+        }:
             single[kind] = lines
         else:
             raise FactProcessError(f"libvirt: unknown section: {title}")
     kvm = "kvm" in single
     if "absent" in single:
-        return LibvirtState(installed=False, host=host, kvm=kvm, answers=answers)
+        return LibvirtState(installed=False, host=host, kvm=kvm, answers=answers, booted=_booted(single))
     if "unreachable" in single:
         reasons = [line.strip() for line in single["unreachable"] if line.startswith("error:")]
         return Unreadable(" / ".join(reasons[-2:]) or "virsh said nothing")
@@ -197,7 +216,24 @@ def parse(output: Sequence[str]) -> LibvirtState | Unreadable:
         cpus=cpus,
         kvm=kvm,
         answers=answers,
+        booted=_booted(single),
     )
+
+
+def _booted(sections: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]] | None:
+    """Return the volumes that were booted, by guest, from lines of tags and a name; None for unknown."""
+    if "volumes-unknown" in sections:
+        return None
+    found: dict[str, tuple[str, ...]] = {}
+    for line in sections.get("volumes", []):
+        words = line.split()
+        if len(words) != 2:
+            continue
+        tags, name = words[0].split(","), words[1]
+        for guest in (tag.removeprefix("guest=") for tag in tags if tag.startswith("guest=")):
+            if FRESH not in tags and not name.startswith("retired-"):
+                found[guest] = (*found.get(guest, ()), name)
+    return found
 
 
 def _sections(output: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -113,10 +113,10 @@ class MigrationState:
 
     @property
     def at_rest(self) -> bool:
-        """True if nothing of a path is here; a foreign `LINK` and the set itself belong to others."""
+        """True if nothing of a path is here. A `LINK` that leads nowhere, as after a restart, lets nobody in."""
         return not (
             self.ends or self.key or self.known_hosts or self.accepted or self.files or self.firewall
-            or self.link == KEYS or self.closer or self.sessions or self.streams
+            or self.closer or self.sessions or self.streams
         )  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from fleet.model.site import Fleet, Host, KernelBoot
 HEARTBEAT_AT = 4096
 """Where a lab guest writes its heartbeat on its first disk, in bytes."""
 
-BEAT_SECONDS = 20
-"""How long to listen on a console for a heartbeat; they come every 5 seconds, later on a busy machine."""
+BEAT_SECONDS = 180
+"""How long to listen on a console for a heartbeat: they come every 5 seconds, but a guest may still be booting."""
 
 
 @dataclass

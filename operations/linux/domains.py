@@ -172,17 +172,17 @@ def _not_here(guest: Guest, here: LibvirtState, place: Place) -> Iterator[Item]:
                 f"{guest.name}: its place is unknown ({', '.join(peers)} cannot be asked); "
                 f"--data create={guest.name} makes it here"
             )
-        case LeftBehind(volumes) if not guest.retired:
-            host_name = here.host or "this host"
+        case LeftBehind(volumes, peer) if not guest.retired:
+            owner = peer or here.host or "this host"
             what = (
-                f"has volumes on {host_name} that were booted before ({', '.join(volumes)})"
+                f"has volumes on {owner} that were booted before ({', '.join(volumes)})"
                 if volumes
-                else f"was moved away from {host_name}"
+                else f"was moved away from {owner}"
             )
+            word = f"--data create={guest.name}"
             yield Refusal(
                 guest.name,
-                f"{what} but no domain on either twin; "
-                f"if {'they are its disks' if volumes else 'it is lost'}: --data create={guest.name}",
+                f"{what} but no domain on either twin; if {'they are its disks' if volumes else 'it is lost'}: {word}",
             )
         case Both(state, peer, there):
             yield Refusal(guest.name, f"has two domains, {state} here and {there} on {peer}: both left alone")

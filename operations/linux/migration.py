@@ -521,7 +521,7 @@ def words(found: MigrationState | None) -> str:
     if found.at_rest:
         return f"{SUBJECT}: none"
     if found.ends is None:
-        return f"{SUBJECT}: left-overs: {', '.join(found.files) or found.link or 'units or firewall'}"
+        return f"{SUBJECT}: left-overs: {', '.join(found.files) or 'units or firewall'}"
     said = [f"{found.role} of {found.ends.source} to {found.ends.peer}", _time(found.left)]
     if found.key:
         said.append("has the key")

@@ -69,9 +69,10 @@ class Create:
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """It is nowhere, but was here: `volumes` of it were in a definition before, or a move left one behind."""
+    """It is nowhere, but was here or on `peer`: `volumes` of it were in a definition before, or a move left one."""
 
     volumes: tuple[str, ...]
+    peer: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,22 @@ def _made_here(
     create: Collection[str],
 ) -> Place:
     """Return the place of a guest of which no domain was seen."""
-    unknown = tuple(sorted(peer for peer, state in peers.items() if state is None))
+    unknown = tuple(sorted(peer for peer, state in peers.items() if state is None or state.booted is None))
     if unknown:
         return Create("the owner's word") if guest.name in create else Unknown(unknown)
-    if not guest.home:
-        return Nowhere()
     used = tuple(volume.spec for volume in volumes_here if FRESH not in volume.tags)
+    theirs = {
+        peer: state.booted[guest.name]
+        for peer, state in sorted(peers.items())
+        if state is not None and state.booted and guest.name in state.booted
+    }
+    # The owner's word is given to all twins at once, so it must be clear to each of them whose volumes it means:
+    # the home's where it has any, else those of the only other one.
+    if not guest.home:
+        return Create("the owner's word") if used and not theirs and guest.name in create else Nowhere()
+    if theirs and not used:
+        peer, names = next(iter(theirs.items()))
+        return LeftBehind(names, peer)
     # What a move left behind says that the guest existed: a new and empty one would be a mistake.
     if used or guest.name in here.domains:
         return Create("the owner's word") if guest.name in create else LeftBehind(used)

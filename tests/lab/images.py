@@ -16,6 +16,7 @@ from tests.lab.host import LabError, run
 from tests.lab.host import cached as _cached
 
 HYPERVISOR_PACKAGES = (
+    "iputils-ping",
     "libvirt-clients",
     "libvirt-daemon-system",
     "lvm2",

@@ -78,6 +78,9 @@ NONE = libvirt()
 RUNS, OFF = domain(), domain("shut off", "shutdown")
 MOVED, PAUSED = domain("shut off", "migrated"), domain("paused", "migrating")
 
+HAS_ITS_VOLUMES = replace(NONE, booted={"db1": ("db1-root",)})
+NOT_ASKED_FOR_LVM = replace(NONE, booted=None)
+
 TABLE = [
     # here, peer ("": not asked), volumes here, home, create; the place
     ([RUNS], "", [USED], True, False, Here(RUNS)),
@@ -108,7 +111,13 @@ TABLE = [
     ([], libvirt(MOVED), [USED], True, False, LeftBehind(("vg0/db1-root",))),
     ([], NONE, [USED], True, True, Create("the owner's word")),
     ([], NONE, [], False, False, Nowhere()),
-    ([], NONE, [USED], False, True, Nowhere()),
+    ([], NONE, [USED], False, True, Create("the owner's word")),
+    ([], HAS_ITS_VOLUMES, [USED], False, True, Nowhere()),
+    ([], HAS_ITS_VOLUMES, [], True, False, LeftBehind(("db1-root",), "kvm2")),
+    ([], HAS_ITS_VOLUMES, [], True, True, LeftBehind(("db1-root",), "kvm2")),
+    ([], HAS_ITS_VOLUMES, [NEW], True, True, LeftBehind(("db1-root",), "kvm2")),
+    ([], HAS_ITS_VOLUMES, [USED], True, True, Create("the owner's word")),
+    ([], NOT_ASKED_FOR_LVM, [], True, False, Unknown(("kvm2",))),
 ]
 
 

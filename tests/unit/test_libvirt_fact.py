@@ -139,3 +139,14 @@ def test_names_of_guests_are_quoted() -> None:
     command = Libvirt().command(probes={"db1": "192.0.2.1; reboot"})
     assert "'192.0.2.1; reboot'" in command
     assert "ping" not in Libvirt().command()
+
+
+def test_volumes_that_a_guest_wrote_to_are_told_to_the_twin() -> None:
+    lines = ["##virt## volumes", "  homefleet,guest=db1 db1-root", "  homefleet,guest=db1,fresh db1-data", "   swap"]
+    lines += ["  homefleet,guest=web1,retired=20260101 retired-20260101-web1-root"]
+    state = parse([*lines, "##virt## absent", "##virt## end"])
+    assert not isinstance(state, Unreadable)
+    assert state.booted == {"db1": ("db1-root",)}
+    unknown = parse(["##virt## volumes-unknown", "##virt## absent", "##virt## end"])
+    assert not isinstance(unknown, Unreadable)
+    assert unknown.booted is None
