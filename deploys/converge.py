@@ -10,6 +10,7 @@ from pyinfra import host
 from pyinfra.api.exceptions import DeployError
 
 from deploys.services.hypervisor import definition
+from facts.linux.domain import to_xml
 from fleet.connector import Presence, outcome, reach, record_of
 from fleet.load import current
 from fleet.model.service import Declaration, FileSet, Service
@@ -19,7 +20,7 @@ from operations.linux.daemons import daemons
 from operations.linux.domains import domains
 from operations.linux.packages import packages
 from operations.linux.places import Guest
-from operations.linux.volumes import Volume, VolumeGroup, preflight, volumes
+from operations.linux.volumes import Volume, VolumeGroup, check_guests, check_set, preflight, volumes
 from operations.verdict import verdict
 
 
@@ -115,7 +116,7 @@ def _hosted(fleet: Fleet, me: Host, said: list[Declaration]) -> _Hosted | None:
         return None
     guests = [guest for guest in fleet.guests(me) if guest.name in names]
     today = _day()
-    return _Hosted(
+    hosted = _Hosted(
         groups=groups,
         volumes=[Volume(**dict(volume)) for guest in guests for volume in guest.volumes()],
         guests=[_wish(guest, me, today) for guest in guests],
@@ -125,6 +126,15 @@ def _hosted(fleet: Fleet, me: Host, said: list[Declaration]) -> _Hosted | None:
         create=_guests_named("create", names),
         restart=_guests_named("restart", names),
     )
+    # What an operation would refuse in the middle of a run is refused here, before anything is touched.
+    try:
+        check_set(hosted.groups, hosted.volumes)
+        check_guests(hosted.guests, hosted.volumes)
+        for guest in hosted.guests:
+            to_xml(guest.definition)
+    except ValueError as error:
+        raise DeployError(str(error)) from None
+    return hosted
 
 
 def _wish(guest: Host, me: Host, today: date) -> Guest:

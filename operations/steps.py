@@ -53,16 +53,17 @@ def perform(plan: Plan) -> Generator[FunctionCommand, None, None]:
     """Yield the commands that carry out `plan` for pyinfra.
 
     Refusals and notes are recorded for the closing lines; a refused subject's own steps do not run. A step that
-    exits non-zero fails its subject only: `verdict` fails the host at the end.
+    exits non-zero fails its subject only: `verdict` fails the host at the end. Nothing runs on a halted host.
     """
     record = outcome(current_host)
     for refusal in plan.refused:
         record.fail(refusal.subject, refusal.message)
     for note in plan.notes:
         record.note(note)
-    if not plan.steps:
+    steps = () if record.halted else plan.steps
+    if not steps:
         current_host.noop("nothing to do")
-    for step in plan.steps:
+    for step in steps:
         yield FunctionCommand(_step, (step,), {})
 
 

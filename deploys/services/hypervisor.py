@@ -17,6 +17,7 @@ from fleet.model.service import (
     none_to_keep,
 )
 from fleet.model.site import Fleet, Host, KernelBoot, NetworkBoot
+from operations.linux.migration import migration_rest
 
 MIGRATION_PEERS = "migration_peers"
 """The nftables set of those who may move a guest here right now; empty at rest."""
@@ -63,6 +64,11 @@ class Hypervisor(Service):
             files=(template("/etc/default/libvirt-guests"),),
             check="sh -n {new}/etc/default/libvirt-guests",
         )
+
+    def converges(self, host: Host, fleet: Fleet) -> None:
+        """Remove what is left of a migration path whose time is over; one that is in time is only said."""
+        del host, fleet
+        migration_rest(name="Migration paths")
 
     def documents(self, host: Host, fleet: Fleet) -> Iterable[File]:
         """Yield the definition of every guest that may live here, as libvirt is told it."""
