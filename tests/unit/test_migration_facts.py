@@ -46,6 +46,11 @@ def test_a_host_at_rest_has_an_empty_set_and_nothing_else() -> None:
     assert state.at_rest
 
 
+def test_a_link_that_leads_nowhere_is_what_a_restart_leaves_and_harmless() -> None:
+    assert MigrationState(link=migration.KEYS, firewall={}).at_rest
+    assert not MigrationState(link=migration.KEYS, firewall={}, files=(migration.KEYS,)).at_rest
+
+
 def test_without_the_last_line_the_state_is_unknown() -> None:
     lines = (RECORDED / "migration-peer-open.txt").read_text().splitlines()
     assert MigrationPath().process(lines[:-1]) is None
