@@ -17,7 +17,6 @@ from fleet.model.service import (
     none_to_keep,
 )
 from fleet.model.site import Fleet, Host, KernelBoot, NetworkBoot
-from operations.linux.migration import migration_rest
 
 MIGRATION_PEERS = "migration_peers"
 """The nftables set of those who may move a guest here right now; empty at rest."""
@@ -67,6 +66,9 @@ class Hypervisor(Service):
 
     def converges(self, host: Host, fleet: Fleet) -> None:
         """Remove what is left of a migration path whose time is over; one that is in time is only said."""
+        # Inventories are also read by what has nothing to do with pyinfra: verification, rendering, checks.
+        from operations.linux.migration import migration_rest  # noqa: PLC0415
+
         del host, fleet
         migration_rest(name="Migration paths")
 

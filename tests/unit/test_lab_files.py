@@ -28,9 +28,7 @@ def unpack(data: bytes) -> dict[str, tuple[int, bytes]]:
 
 
 def test_archive_round_trip() -> None:
-    entries = with_parents(
-        [Entry("a/b/c", b"text\n"), Entry("a/d", b"", stat.S_IFREG | 0o600), directory("a", 0o700)]
-    )
+    entries = with_parents([Entry("a/b/c", b"text\n"), Entry("a/d", b"", stat.S_IFREG | 0o600), directory("a", 0o700)])
     data = archive(entries)
     assert len(data) % 512 == 0
     found = unpack(data)

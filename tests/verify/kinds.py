@@ -268,13 +268,14 @@ GUEST_ANSWERS = _kind(
 PORT_LISTENING = _kind(
     "port-listening",
     "a service that does not listen where it is declared is down, whatever its daemon says",
-    f"{_SELF_MENDING}; mkdir -p /run/sshd; $(command -v sshd) -p 2200 -o PidFile=/run/homefleet-broken-sshd.pid; "
+    f"{_SELF_MENDING}; $(command -v sshd) -p 2200 -o PidFile=/run/homefleet-broken-sshd.pid; "
     "nft 'add table ip homefleet_broken; "
     "add chain ip homefleet_broken prerouting { type nat hook prerouting priority -100; }; "
     "add rule ip homefleet_broken prerouting tcp dport @port@ redirect to :2200; "
     "insert rule inet homefleet input tcp dport 2200 accept'; "
-    "systemctl -q stop ssh.socket 2>/dev/null; systemctl stop ssh.service",
-    f"{_SSH_BACK}; nft 'delete table ip homefleet_broken'; kill $(cat /run/homefleet-broken-sshd.pid); "
+    # The unit takes its directory along when it stops, and no sshd lets anybody in without it.
+    "systemctl -q stop ssh.socket 2>/dev/null; systemctl stop ssh.service; mkdir -p /run/sshd",
+    f"{_SSH_BACK}; nft 'delete table ip homefleet_broken'; kill \"$(cat /run/homefleet-broken-sshd.pid)\"; "
     "nft -f /etc/nftables.conf",
     "port/tcp-22/*",
 )
@@ -317,7 +318,7 @@ DEFAULT_NETWORK = _kind(
 MIGRATION_KEY = _kind(
     "migration-key",
     "a key that is left opens one twin to root of the other",
-    "mkdir -p -m 700 /run/homefleet && (umask 077; echo 'ssh-ed25519 AAAAbroken' >/run/homefleet/migration.keys)",
+    "(umask 077; mkdir -p /run/homefleet; echo 'ssh-ed25519 AAAAbroken' >/run/homefleet/migration.keys)",
     "rm -f /run/homefleet/migration.keys",
 )
 
