@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from deploys.templates import template
-from facts.linux.domain import Definition, Interface, Kernel, disks, to_xml, uuid_of
+from facts.linux.domain import PEERS, PORTS, Definition, Interface, Kernel, disks, to_xml, uuid_of
 from fleet.model.service import (
     Daemon,
     Declaration,
@@ -17,12 +17,6 @@ from fleet.model.service import (
     none_to_keep,
 )
 from fleet.model.site import Fleet, Host, KernelBoot, NetworkBoot
-
-MIGRATION_PEERS = "migration_peers"
-"""The nftables set of those who may move a guest here right now; empty at rest."""
-
-MIGRATION_PORTS = (49152, 49215)
-"""libvirt's default range for migration streams; qemu.conf(5), migration_port_min and migration_port_max."""
 
 
 class Hypervisor(Service):
@@ -49,7 +43,7 @@ class Hypervisor(Service):
                 Daemon(name="libvirtd.socket"),
                 Daemon(name="libvirt-guests"),
             ),
-            listens=(Listen(port=MIGRATION_PORTS[0], last_port=MIGRATION_PORTS[1], during=MIGRATION_PEERS),),
+            listens=(Listen(port=PORTS[0], last_port=PORTS[1], during=PEERS),),
             volume_groups=self.volume_groups,
             guests=tuple(guest.name for guest in fleet.guests(host)),
             state=none_to_keep("the guests back up what is theirs; their definitions are made from the inventory"),

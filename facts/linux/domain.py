@@ -33,6 +33,12 @@ TARGET = re.compile(r"vd[a-z]")
 
 Test = Callable[[ET.Element], bool]
 
+PEERS = "migration_peers"
+"""The nftables set of those who may send a guest here right now."""
+
+PORTS = (49152, 49215)
+"""libvirt's range for migration streams; qemu.conf(5), migration_port_min and migration_port_max."""
+
 CONSOLE_ADDRESS = "127.0.0.1"
 EMULATORS = frozenset({"/usr/bin/qemu-system-x86_64", "/usr/bin/kvm", "/usr/bin/kvm-spice"})
 

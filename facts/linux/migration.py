@@ -14,6 +14,8 @@ from typing import Any
 
 from pyinfra.api import FactBase, FactProcessError
 
+from facts.linux.domain import PEERS, PORTS
+
 FOLDER = "/run/homefleet"
 """Where everything of a path is, root's alone."""
 
@@ -35,12 +37,6 @@ SESSION = "homefleet-migration-session"
 """The scopes in which the commands of a path's sessions run: SESSION-PID.scope."""
 
 TABLE = "inet homefleet"
-PEERS = "migration_peers"
-"""The nftables set of those who may send a guest here right now."""
-
-PORTS = (49152, 49215)
-"""libvirt's range for migration streams; qemu.conf(5), migration_port_min and migration_port_max."""
-
 STREAMS = (
     f"ss -Htnp state established '( sport >= :{PORTS[0]} and sport <= :{PORTS[1]} )' 2>/dev/null | "
     "grep -c '\"qemu' || :"

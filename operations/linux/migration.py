@@ -32,6 +32,7 @@ from pyinfra.api import FunctionCommand, StringCommand, operation
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from facts.linux.domain import PEERS
 from facts.linux.migration import (
     CLOSER,
     FOLDER,
@@ -40,7 +41,6 @@ from facts.linux.migration import (
     KNOWN_HOSTS,
     LINK,
     MINE,
-    PEERS,
     SESSION,
     STREAMS,
     TABLE,

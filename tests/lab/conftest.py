@@ -20,7 +20,9 @@ LAST = ("test_bare.py",)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the files in the order of their story: the deploy first, the bare start last."""
-    items.sort(key=lambda item: (item.path.name in LAST, item.path.name != "test_deploy.py"))
+    here = [item for item in items if item.path.parent == Path(__file__).parent]
+    here.sort(key=lambda item: (item.path.name in LAST, item.path.name != "test_deploy.py"))
+    items[:] = [item for item in items if item not in here] + here
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +46,12 @@ def deployed(machines: Pair) -> Pair:
     assert first.code == 0, first.output
     (machines.folder / "first.txt").write_text(first.output)
     return machines
+
+
+@pytest.fixture(scope="session")
+def deployed_pair(deployed: Pair) -> Pair:
+    """The same, for tests of what is opened between the two."""
+    return deployed
 
 
 def _folder() -> Path:

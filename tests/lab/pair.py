@@ -61,6 +61,15 @@ class Pair:
     folder: Path
     count: int = field(default=0)
 
+    @property
+    def index(self) -> int:
+        """The lab's number."""
+        return self.lab.index
+
+    def reboot(self, host: str) -> None:
+        """Reboot a machine from inside and wait until it is back."""
+        self.lab.reboot(host)
+
     def inventory(self, changes: str = "") -> Path:
         """Write an inventory file: production's, in this lab, with `changes`: Python that rebinds ``site``."""
         self.count += 1

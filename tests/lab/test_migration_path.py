@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from facts.linux.migration import COMMAND, DONE, KEY, KEYS, KNOWN_HOSTS, PORTS, MigrationState, parse
+from facts.linux.domain import PORTS
+from facts.linux.migration import COMMAND, DONE, KEY, KEYS, KNOWN_HOSTS, MigrationState, parse
 from fleet.load import ROOT
 from tests.lab.host import LabError
-from tests.lab.lab import Lab
+from tests.lab.pair import Pair
 
 SOURCE, PEER = "kvm1", "kvm2"
 SOURCE_ADDRESS, PEER_ADDRESS = "192.168.1.11", "192.168.1.12"
@@ -37,7 +38,7 @@ ENDS_BY_ITSELF = 100
 class Twins:
     """Two deployed hypervisors: commands on them, and runs of the entry file against them."""
 
-    def __init__(self, lab: Lab, folder: Path) -> None:
+    def __init__(self, lab: Pair, folder: Path) -> None:
         self.lab = lab
         self.folder = folder
         self.inventory = folder / "twins.py"
@@ -124,7 +125,7 @@ class Twins:
 
 
 @pytest.fixture(scope="module")
-def twins(deployed_pair: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
+def twins(deployed_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
     pair = Twins(deployed_pair, tmp_path_factory.mktemp("twins"))
     pair.path("close=true", "force=true")
     yield pair

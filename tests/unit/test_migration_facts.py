@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
-from deploys.services import hypervisor
 from facts.linux import migration
 from facts.linux.migration import Accepted, Ends, MigrationPath, MigrationState, parse
 
@@ -107,7 +106,3 @@ def test_an_element_without_a_time_out_stays_for_ever() -> None:
 def test_the_private_key_is_never_read() -> None:
     assert migration.KEY + ".pub" in migration.COMMAND
     assert f"cat {migration.KEY} " not in migration.COMMAND
-
-
-def test_the_role_and_the_fact_mean_the_same_set_and_ports() -> None:
-    assert (hypervisor.MIGRATION_PEERS, hypervisor.MIGRATION_PORTS) == (migration.PEERS, migration.PORTS)
