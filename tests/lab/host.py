@@ -187,6 +187,7 @@ def cached(kind: str, recipe: object, build: Callable[[Path], None]) -> Path:
         if entry.is_dir():
             return entry
         for half in cache.glob(f".{kind}-*.part"):
+            _unmount_below(half)
             shutil.rmtree(half)
         part = cache / f".{entry.name}.part"
         part.mkdir()
@@ -197,6 +198,21 @@ def cached(kind: str, recipe: object, build: Callable[[Path], None]) -> Path:
             if older != entry and time.time() - older.stat().st_mtime > _UNUSED_AFTER:
                 shutil.rmtree(older)
     return entry
+
+
+def _unmount_below(directory: Path) -> None:
+    """Unmount all that a killed build left mounted in a directory, so that removing it touches nothing else.
+
+    Args:
+        directory: where.
+
+    Raises:
+        LabError: something stays mounted.
+    """
+    inside = f"{directory.resolve()}/"
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for target in sorted((target for target in mounted if target.startswith(inside)), reverse=True):
+        run(["umount", target])
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,8 @@ def _debootstrap(root: Path, release: str, sources: Sequence[Source], packages: 
     settings = ['APT::Install-Recommends "false";', 'Acquire::Languages "none";', *acquire_settings()]
     run(
         [
-            "mmdebstrap",
+            # A mount namespace of its own: what a killed mmdebstrap leaves mounted is gone with it.
+            *("unshare", "--mount", "--propagation", "private", "mmdebstrap"),
             "--mode=root",
             "--variant=apt",
             "--format=directory",
