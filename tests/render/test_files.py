@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from deploys.services.hypervisor import definition
-from facts.linux.domain import differences, from_xml
 from fleet.cli.render import tree
 from fleet.load import ROOT, load
 from tests.lab import images
-from tests.lab.roots import libvirt_in_root, toolbox_run
+from tests.lab.roots import toolbox_run
 
 SITES = ("home", "exoscale", "vultr", "lab")
 
@@ -68,21 +66,6 @@ def test_every_file_has_a_parser() -> None:
     for _, path in _rendered():
         inside = path[path.index("/") :]
         assert sum(bool(re.fullmatch(pattern, inside)) for pattern in PARSERS) == 1, f"no parser for {inside}"
-
-
-@pytest.mark.parametrize("release", ["bookworm", "trixie"])
-def test_libvirt_keeps_every_definition_as_it_is(release: str) -> None:
-    """``virsh define`` and ``dumpxml --inactive``: what libvirt fills in by itself is no difference."""
-    root = (images.old_libvirt() if release == "bookworm" else images.packages_image()) / "root"
-    with libvirt_in_root(root) as virsh:
-        for site in ("home", "lab"):
-            fleet, _ = load(site)
-            for guest in (host for host in fleet.hosts() if host.guest is not None):
-                xml = tree(site)[f"kvm1/etc/libvirt/qemu/{guest.name}.xml"]
-                defined = virsh(["virsh", "-q", "define", "/dev/stdin"], input=xml)
-                assert defined.returncode == 0, defined.stderr
-                kept = virsh(["virsh", "-q", "dumpxml", "--inactive", guest.name]).stdout
-                assert differences(definition(guest), from_xml(kept)) == ()
 
 
 def test_the_images_have_what_the_role_declares() -> None:
