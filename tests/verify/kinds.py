@@ -275,8 +275,9 @@ PORT_LISTENING = _kind(
     "insert rule inet homefleet input tcp dport 2200 accept'; "
     # The unit takes its directory along when it stops, and no sshd lets anybody in without it.
     "systemctl -q stop ssh.socket 2>/dev/null; systemctl stop ssh.service; mkdir -p /run/sshd",
-    f"{_SSH_BACK}; nft 'delete table ip homefleet_broken'; kill \"$(cat /run/homefleet-broken-sshd.pid)\"; "
-    "nft -f /etc/nftables.conf",
+    f"{_SSH_BACK}; nft 'delete table ip homefleet_broken'; nft -f /etc/nftables.conf; "
+    # Whoever sends this comes in through the sshd that it ends: the connection may be cut, exit code 255.
+    "setsid sh -c 'sleep 10; kill $(cat /run/homefleet-broken-sshd.pid)' </dev/null >/dev/null 2>&1 &",
     "port/tcp-22/*",
 )
 
