@@ -221,9 +221,14 @@ class FleetConnector(SSHConnector):
             raise OSError(record_of(self.host.name).reason)
         record_of(self.host.name).execs += 1
         try:
-            return super().run_shell_command(command, *args, **kwargs)
+            done = super().run_shell_command(command, *args, **kwargs)
         except (EOFError, AttributeError) as error:
             raise OSError(f"the connection was lost: {error}") from error
+        # A connection that dies while a command runs looks to paramiko like a command that failed without a word.
+        transport = self.client.get_transport() if self.client is not None else None
+        if not done[0] and (transport is None or not transport.is_active()):
+            raise OSError("the connection was lost while a command ran")
+        return done
 
     def _probe(self, seconds: float) -> None:
         address = str(self.data["ssh_hostname"] or self.host.name)

@@ -36,7 +36,8 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         # What counts execs is the host's own sshd, not our connector.
         lab.ssh(name, "echo LogLevel VERBOSE >/etc/ssh/sshd_config.d/90-lab.conf && systemctl reload ssh")
     yield Pair(lab, tmp_path_factory.mktemp("pair"))
-    lab.down(wipe=True)
+    # The disks and console logs stay, to be looked at; the next start wipes them.
+    lab.down()
 
 
 @pytest.fixture(scope="session")

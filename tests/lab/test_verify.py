@@ -1,0 +1,115 @@
+"""Each kind of verification is shown red once, by breaking on a real hypervisor what it checks (DESIGN T4)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import date
+
+import pytest
+
+from fleet.load import load
+from tests.lab.host import LabError
+from tests.lab.pair import Pair
+from tests.lab.test_deploy import NOW
+from tests.verify.kinds import KINDS, Check
+from tests.verify.report import Report, verify
+from tests.verify.survey import ask_everything
+
+# Every guest here is encrypted, and one that does not answer only waits; unencrypted it has to be red.
+UNENCRYPTED = NOW + (
+    "for host in site.hosts:\n    if host.guest is not None:\n"
+    "        site = change_guest(site, host.name, encrypted=False)\n"
+)
+
+# Broken together, each on an object of its own, so that one verification shows them all; then mended.
+BATCHES = (
+    {
+        "package": "",
+        "service-enabled": "",
+        "file-content": "",
+        "file-owner": "",
+        "file-mode": "",
+        "file-stray": "",
+        "set-pending": "",
+        "set-armed": "",
+        "bridge-uplink": "",
+        "bridge-addresses": "",
+        "volume-size": "web1-www",
+        "volume-tags": "docker2-root",
+        "guest-defined": "manicouagan1",
+        "guest-definition": "web1",
+        "guest-running": "docker2",
+        "guest-autostart": "db1",
+        "guest-disk": "db1",
+        "port-stray": "",
+        "firewall-rules": "",
+        "firewall-ports": "",
+        "bounded-set": "",
+        "default-network": "",
+        "migration-key": "",
+        "migration-unit": "",
+    },
+    {"service-running": "", "volume": "web1-www", "bridge": "", "guest-answers": "db1"},
+    {"group": "", "guest-place": "docker2", "port-listening": ""},
+    {"reached": ""},
+)
+SELF_MENDING_SECONDS = 240
+
+
+def _report(pair: Pair) -> Report:
+    fleet, sites = load(str(pair.inventory(UNENCRYPTED)))
+    survey = ask_everything(fleet, sites, date(2026, 11, 23))
+    return Report(survey, verify(survey))
+
+
+def _check(report: Report, kind: str, object_: str) -> Check:
+    """Return the check of a kind on kvm1 that is to be broken, of a certain guest or volume where that matters."""
+    found = [
+        result.check
+        for result in report.results
+        if result.check.kind.name == kind
+        and (result.check.host == "kvm1" or kind == "guest-place")
+        and result.check.can_be_broken()
+        and object_ in result.check.id
+    ]
+    assert found, f"no {kind} of {object_ or 'anything'} can be broken"
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def green(deployed: Pair) -> Iterator[Report]:
+    """A report that is green before and after."""
+    before = _report(deployed)
+    assert before.red == {}
+    yield before
+    deployed.lab.start("kvm1")
+    # Only the owner restarts what was broken by hand; a run mends the rest.
+    assert deployed.deploy(changes=NOW).code == 0
+    after = _report(deployed)
+    assert after.red == {}
+
+
+def test_every_kind_is_broken_once() -> None:
+    broken = [kind for batch in BATCHES for kind in batch]
+    assert sorted(broken) == sorted(KINDS)
+    assert len(broken) == len(set(broken)) == len(KINDS)
+
+
+@pytest.mark.parametrize("number", range(len(BATCHES)))
+def test_what_is_broken_is_red(deployed: Pair, green: Report, number: int) -> None:
+    checks = {kind: _check(green, kind, object_) for kind, object_ in BATCHES[number].items()}
+    for kind, check in checks.items():
+        # What breaks the way in takes its own connection along.
+        with contextlib.suppress(LabError) if kind in ("reached", "port-listening") else contextlib.nullcontext():
+            deployed.ssh("kvm1", check.breakage(), deadline=300)
+    try:
+        red = _report(deployed).red
+        missed = [kind for kind, check in checks.items() if check.id not in red]
+        assert missed == [], f"still green although broken: {missed}; red: {red}"
+    finally:
+        deployed.wait_for("kvm1", "true", SELF_MENDING_SECONDS)
+        for kind, check in reversed(checks.items()):
+            with contextlib.suppress(LabError) if kind in ("reached", "port-listening") else contextlib.nullcontext():
+                deployed.ssh("kvm1", check.mend(), deadline=300)
+        deployed.wait_for("kvm1", "sleep 12", SELF_MENDING_SECONDS)
