@@ -30,6 +30,13 @@ REPOSITORY_ADDRESS = "192.168.1.254"
 RELEASE = "trixie"
 
 _HERE = Path(__file__).parent
+# The syntax tree: neither a comment nor a formatter's new line makes another image.
+_BUILDER = ast.dump(ast.parse(Path(__file__).read_text()))
+# What a build runs ends with it, also if it is killed, and so does everything that it had mounted.
+_CONTAINED = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+)
 # virt-xml-validate is a script around xmllint, which libvirt-clients only suggests.
 _TOOLBOX_EXTRAS = ("libxml2-utils",)
 _BARE_PACKAGES = (
@@ -87,8 +94,7 @@ def cached(kind: str, recipe: object, build: Callable[[Path], None]) -> Path:
     Raises:
         LabError: the build failed.
     """
-    # The syntax tree: neither a comment nor a formatter's new line makes another image.
-    return _cached(kind, [recipe, ast.dump(ast.parse(Path(__file__).read_text()))], build)
+    return _cached(kind, [recipe, _BUILDER], build)
 
 
 def _sources_recipe(release: str) -> list[object]:
@@ -226,8 +232,8 @@ def _debootstrap(root: Path, release: str, sources: Sequence[Source], packages: 
     settings = ['APT::Install-Recommends "false";', 'Acquire::Languages "none";', *acquire_settings()]
     run(
         [
-            # A mount namespace of its own: what a killed mmdebstrap leaves mounted is gone with it.
-            *("unshare", "--mount", "--propagation", "private", "mmdebstrap"),
+            *_CONTAINED,
+            "mmdebstrap",
             "--mode=root",
             "--variant=apt",
             "--format=directory",
@@ -393,7 +399,7 @@ def packages_image(packages: Iterable[str] = HYPERVISOR_PACKAGES) -> Path:
     def build(part: Path) -> None:
         root = part / "root"
         run(["cp", "-a", bare_directory / "root", root])
-        run(["unshare", "--mount", "sh", "-c", _INSTALL, "sh", root, debs, *names], deadline=1800)
+        run([*_CONTAINED, "sh", "-c", _INSTALL, "sh", root, debs, *names], deadline=1800)
         _finish(part)
 
     return cached("packages", [debs.name, _INSTALL, names], build)

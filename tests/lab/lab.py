@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tests.lab import images
 from tests.lab.host import LabError, Process, digest, give_to_user, locked, need_root, run, step
@@ -53,6 +53,15 @@ def lab_directory(index: int) -> Path:
         index: the lab's number.
     """
     return Path(__file__).resolve().parents[2] / ".lab" / str(index)
+
+
+class _Built(NamedTuple):
+    """What a lab was made from; it keeps these when the recipes change."""
+
+    kind: str
+    image: Path
+    toolbox: Path
+    repository: Path
 
 
 class Lab:
@@ -237,11 +246,11 @@ class Lab:
         need_root()
         with self._locked():
             self._claim()
-            image = self._image()
+            built = self._built()
             self._make_keys()
             self._make_network()
-            self._serve_packages()
-            self._wait([name for name in self.machines if self._start(name, image)])
+            self._serve_packages(built)
+            self._wait([name for name in self.machines if self._start(name, built)])
 
     def down(self, *, wipe: bool = False) -> None:
         """Stop everything, also what a crash left behind.
@@ -273,7 +282,7 @@ class Lab:
         """
         need_root()
         with self._locked():
-            if self._start(name, self._image()):
+            if self._start(name, self._built()):
                 self._wait([name])
 
     def stop(self, name: str, *, grace: float = 60) -> None:
@@ -330,7 +339,7 @@ class Lab:
         with self._locked():
             part = self.directory / "saved" / f".{label}.part"
             shutil.rmtree(part, ignore_errors=True)
-            image = self._image()
+            built = self._built()
             on = [name for name in self.machines if self.running(name)]
             with ThreadPoolExecutor() as pool:
                 try:
@@ -346,7 +355,7 @@ class Lab:
                 finally:
                     list(pool.map(self._continue, on))
                     list(pool.map(self._release_guests, on))
-            (part / "machines.json").write_text(json.dumps(self._fingerprint(image)))
+            (part / "machines.json").write_text(json.dumps(self._fingerprint(built)))
             final = part.with_name(label)
             shutil.rmtree(final, ignore_errors=True)
             part.rename(final)
@@ -358,7 +367,7 @@ class Lab:
             label: its name.
         """
         found = self.directory / "saved" / label / "machines.json"
-        return found.exists() and json.loads(found.read_text()) == self._fingerprint(self._image())
+        return found.exists() and json.loads(found.read_text()) == self._fingerprint(self._built())
 
     def restore(self, label: str) -> None:
         """Go back to a saved state; machines that were off then are off afterwards.
@@ -374,16 +383,16 @@ class Lab:
             if not self.saved(label):
                 raise LabError(f"lab {self.index} has no saved state {label!r} of machines like these")
             self._claim()
-            image = self._image()
+            built = self._built()
             source = self.directory / "saved" / label
             for name in self.machines:
                 self.kill(name)
             self._make_network()
-            self._serve_packages()
+            self._serve_packages(built)
             with ThreadPoolExecutor() as pool:
                 list(pool.map(lambda name: self._copy_in(name, source / name), self.machines))
                 on = [name for name in self.machines if (source / name / "memory").exists()]
-                list(pool.map(lambda name: self._start(name, image, source / name / "memory"), on))
+                list(pool.map(lambda name: self._start(name, built, source / name / "memory"), on))
                 self._wait(on)
                 list(pool.map(self._release_guests, on))
 
@@ -436,31 +445,29 @@ class Lab:
             run(["ip", "netns", "del", self.namespace])
         (_OWNERS / str(self.index)).unlink(missing_ok=True)
 
-    def _image(self) -> Path:
-        """Return the image that the machines were made from, or the current one if none is made yet."""
-        record = self.directory / "image"
-        if record.exists():
-            kind, _, path = record.read_text().partition(" ")
-            if kind != self.image:
-                raise LabError(f"lab {self.index} was made from the {kind} image: take it down with --wipe first")
+    def _built(self) -> _Built:
+        """Return what this lab was made from, or what is current if nothing is made yet."""
+        record = self.directory / "built"
+        wanted = f"lab {self.index}: take it down with --wipe first"
+        if not record.exists():
+            toolbox = images.packages_image(self.packages)
+            image = images.bare() if self.image == "bare" else toolbox
+            built = _Built(self.image, image, toolbox / "root", images.repository(self.packages))
+            record.write_text("\n".join(map(str, built)))
+            return built
+        kind, *paths = record.read_text().splitlines()
+        if kind != self.image:
+            raise LabError(f"{wanted}, it was made from the {kind} image")
+        for path in paths:
             if not Path(path).is_dir():
-                raise LabError(f"{path}, which lab {self.index} was made from, is gone: take it down with --wipe first")
-            return Path(path)
-        built = images.bare() if self.image == "bare" else images.packages_image(self.packages)
-        record.write_text(f"{self.image} {built}")
-        return built
+                raise LabError(f"{wanted}, {path} from which it was made is gone")
+        return _Built(kind, *map(Path, paths))
 
-    def _fingerprint(self, image: Path) -> dict[str, str]:
-        return {
-            name: digest(machine_arguments(spec, image, self.memory_factor, self._accelerator()))
-            for name, spec in self.machines.items()
-        }
+    def _arguments(self, name: str, built: _Built) -> list[str]:
+        return machine_arguments(self._spec(name), built.image, self.memory_factor, accelerator(built.toolbox))
 
-    def _toolbox(self) -> Path:
-        return images.packages_image(self.packages) / "root"
-
-    def _accelerator(self) -> str:
-        return accelerator(self._toolbox(), images.guest_payload())
+    def _fingerprint(self, built: _Built) -> dict[str, str]:
+        return {name: digest(self._arguments(name, built)) for name in self.machines}
 
     def _make_keys(self) -> None:
         if not self.key.exists():
@@ -495,17 +502,17 @@ class Lab:
                 run([*ip, "tuntap", "add", "dev", tap(spec), "mode", "tap"])
                 run([*ip, "link", "set", tap(spec), "master", BRIDGE, "up"])
 
-    def _serve_packages(self) -> None:
+    def _serve_packages(self, built: _Built) -> None:
         record = self.directory / "http.json"
         served = Process.load(record)
         if served and served.alive():
             return
         server = [sys.executable, "-m", "http.server", "80", "--bind", images.REPOSITORY_ADDRESS]
-        directory = ["--directory", str(images.repository(self.packages))]
+        directory = ["--directory", str(built.repository)]
         enter = ["nsenter", f"--net=/run/netns/{self.namespace}"]
         Process.spawn([*enter, *server, *directory], self.directory / "http.log").save(record)
 
-    def _start(self, name: str, image: Path, memory: Path | None = None) -> bool:
+    def _start(self, name: str, built: _Built, memory: Path | None = None) -> bool:
         """Start a machine unless it runs; its relay too. Tell whether it was started now."""
         spec, place = self._spec(name), self._place(name)
         qemu = self._qemu(name)
@@ -513,18 +520,18 @@ class Lab:
         if begin:
             self._forget(name)
             if not (place / "root.raw").exists():
-                make_disks(spec, image, place, self._toolbox())
+                make_disks(spec, built.image, place, built.toolbox)
             own = own_files(
                 spec,
                 list(self.machines.values()),
                 place / "ssh_host_ed25519_key",
                 self.key.with_name("id_ed25519.pub").read_text(),
             )
-            (place / "initrd").write_bytes((image / "initrd").read_bytes() + own)
-            arguments = machine_arguments(spec, image, self.memory_factor, self._accelerator())
+            (place / "initrd").write_bytes((built.image / "initrd").read_bytes() + own)
+            arguments = self._arguments(name, built)
             if memory:
                 arguments += ["-incoming", f"file:{memory}"]
-            qemu = spawn(place, Path("/run/netns") / self.namespace, self._toolbox(), arguments)
+            qemu = spawn(place, Path("/run/netns") / self.namespace, built.toolbox, arguments)
             give_to_user(place / "console.sock")
             if memory:
                 self._load(name)

@@ -207,14 +207,13 @@ def memory_factor() -> float:
     return 0.125 if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2" else 1.0
 
 
-def accelerator(root: Path, guest: Path) -> str:
+def accelerator(root: Path) -> str:
     """Return which of QEMU's accelerators works, found out once for each boot of the computer.
 
     A /dev/kvm may be there, open and answer, and still never run a machine: so one is run.
 
     Args:
-        root: the root directory that QEMU is run from.
-        guest: the directory with the guests' kernel and initial ramdisk.
+        root: the root directory that QEMU is run from, with the guests' kernel and initial ramdisk in it.
 
     Returns:
         `kvm`, or `tcg,thread=multi`.
@@ -224,12 +223,13 @@ def accelerator(root: Path, guest: Path) -> str:
         found = json.loads(remembered.read_text())
         if found["boot"] == boot_id():
             return str(found["accelerator"])
-    result = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) and _kvm_runs(root, guest) else "tcg,thread=multi"
+    result = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) and _kvm_runs(root) else "tcg,thread=multi"
     remembered.write_text(json.dumps({"boot": boot_id(), "accelerator": result}))
     return result
 
 
-def _kvm_runs(root: Path, guest: Path) -> bool:
+def _kvm_runs(root: Path) -> bool:
+    guest = root / "var/lib/lab-guest"
     argv = [
         *_emulator(root),
         *("-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none"),

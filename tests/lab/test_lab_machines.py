@@ -127,7 +127,8 @@ def test_a_passphrase_is_waited_for(lab: Lab) -> None:
     with pytest.raises(LabError):
         lab.ssh("kvm9", "ping -c 2 -W 2 10.77.0.31")
     assert lab.ssh("kvm9", RECORD) == before
-    lab.ssh("kvm9", "echo secret >$(virsh ttyconsole g1)")
+    # QEMU notices only after a second that somebody has the terminal open.
+    lab.ssh("kvm9", "{ sleep 3; echo secret; sleep 3; } >$(virsh ttyconsole g1)")
     wait_for(lab, RECORD, "boot=3")
     lab.ssh("kvm9", "ping -c 1 -W 5 10.77.0.31")
 
