@@ -68,10 +68,23 @@ class Netplan(Service):
                 ),
             ),
             exclusive=("/etc/netplan/*.yaml",),
-            check="netplan generate --root-dir {new}",
+            check=f"{_cards(self.bridges)}netplan generate --root-dir {{new}}",
             before=gone,
             apply="netplan apply",
             undo="netplan apply",
             undo_at_boot="netplan generate",
             dangerous=True,
         )
+
+
+def _cards(bridges: tuple[Bridge, ...]) -> str:
+    """Return a command that fails unless each uplink is a network card of the host.
+
+    A card that is in a bridge stays in it when the file names another one, so the running network would go on and
+    confirm, and the next reboot would lock the owner out.
+    """
+    return "".join(
+        f"grep -qix {bridge.uplink} $(ls -d /sys/class/net/*/device | sed 's/device$/address/') "
+        f"|| {{ echo 'no network card has the MAC {bridge.uplink}'; exit 1; }}; "
+        for bridge in bridges
+    )

@@ -26,7 +26,9 @@ from tests.lab.variants import *
 
 site = home.site
 {changes}
-publish(globals(), *(in_the_lab(place, {index}) for place in (site, exoscale.site, vultr.site)))
+site = in_the_lab(site, {index})
+{late}
+publish(globals(), site, *(in_the_lab(place, {index}) for place in (exoscale.site, vultr.site)))
 """
 
 RUN_SECONDS = 900
@@ -70,24 +72,32 @@ class Pair:
         """Reboot a machine from inside and wait until it is back."""
         self.lab.reboot(host)
 
-    def inventory(self, changes: str = "") -> Path:
-        """Write an inventory file: production's, in this lab, with `changes`: Python that rebinds ``site``."""
+    def inventory(self, changes: str = "", late: str = "") -> Path:
+        """Write an inventory file: production's, in this lab, with `changes`: Python that rebinds ``site``.
+
+        `late` does the same after the way to the hosts was settled: an address changed there changes on the host,
+        and is still looked for at its old one.
+        """
         self.count += 1
         path = self.folder / f"lab{self.count}.py"
-        path.write_text(INVENTORY.format(changes=changes, index=self.lab.index))
+        path.write_text(INVENTORY.format(changes=changes, late=late, index=self.lab.index))
         return path
 
-    def command(self, arguments: Sequence[str] = (), changes: str = "", role: str = "hypervisor") -> list[str]:
+    def command(
+        self, arguments: Sequence[str] = (), changes: str = "", role: str = "hypervisor", late: str = ""
+    ) -> list[str]:
         """Return the plain pyinfra command of a run."""
         pyinfra = str(Path(sys.executable).with_name("pyinfra"))
-        return [pyinfra, *arguments, str(self.inventory(changes)), f"deploys/{role}.py"]
+        return [pyinfra, *arguments, str(self.inventory(changes, late)), f"deploys/{role}.py"]
 
-    def deploy(self, *arguments: str, changes: str = "", role: str = "hypervisor", yes: bool = True) -> Run:
+    def deploy(
+        self, *arguments: str, changes: str = "", late: str = "", role: str = "hypervisor", yes: bool = True
+    ) -> Run:
         """Run a role and return how it ended."""
         report = self.folder / f"report{self.count}.json"
         report.unlink(missing_ok=True)
         done = subprocess.run(
-            self.command([*(["-y"] if yes else []), *arguments], changes, role),
+            self.command([*(["-y"] if yes else []), *arguments], changes, role, late),
             cwd=ROOT,
             env={**os.environ, REPORT_VARIABLE: str(report), "PYINFRA_PROGRESS": "off"},
             stdin=subprocess.DEVNULL,

@@ -12,7 +12,8 @@ from tests.lab.pair import Pair
 from tests.lab.test_deploy import GUESTS, NOW
 
 FILES = "sha256sum /etc/netplan/* /etc/nftables.conf"
-WRONG = NOW + (
+# Right by all rules of the inventory, and not where the way to the host leads.
+WRONG = (
     "from ipaddress import IPv4Interface\n"
     'cable = site.host("{host}").interfaces[0]\n'
     'cable = cable.model_copy(update={{"addresses": (IPv4Interface("192.168.1.{octet}/24"),)}})\n'
@@ -22,10 +23,10 @@ ARMED = "[ -e /var/lib/homefleet/armed/netplan ]"
 REST = "[ ! -e /var/lib/homefleet/armed/netplan ] && [ ! -e /var/lib/homefleet/pending/netplan ]"
 
 
-def kill_when(pair: Pair, host: str, condition: str, changes: str, seconds: float = 120) -> None:
+def kill_when(pair: Pair, host: str, condition: str, late: str, seconds: float = 120) -> None:
     """Start a run and kill its controller, without mercy, once `condition` holds on `host`."""
     process = subprocess.Popen(
-        pair.command(["-y", "--limit", host], changes),
+        pair.command(["-y", "--limit", host], NOW, late=late),
         cwd=ROOT,
         env={**os.environ, "PYINFRA_PROGRESS": "off"},
         stdin=subprocess.DEVNULL,
@@ -42,7 +43,7 @@ def kill_when(pair: Pair, host: str, condition: str, changes: str, seconds: floa
 def test_an_address_that_nobody_can_reach_goes_back_and_guests_notice_nothing(deployed: Pair) -> None:
     files = deployed.ssh("kvm1", FILES)
     before = deployed.heartbeats()
-    run = deployed.deploy("--limit", "kvm1", changes=WRONG.format(host="kvm1", octet=111))
+    run = deployed.deploy("--limit", "kvm1", changes=NOW, late=WRONG.format(host="kvm1", octet=111))
     assert run.code != 0
     assert "put the old state back by itself" in run.failed("kvm1")["netplan"]
     deployed.wait_for("kvm1", REST, 60)
@@ -57,7 +58,7 @@ def test_an_address_that_nobody_can_reach_goes_back_and_guests_notice_nothing(de
 def test_a_controller_that_dies_leaves_a_host_that_undoes_within_a_minute(deployed: Pair) -> None:
     files = deployed.ssh("kvm2", FILES)
     # The new address works, so only the missing confirmation can bring the old one back.
-    more = NOW + (
+    more = (
         "from ipaddress import IPv6Interface\n"
         'cable = site.host("kvm2").interfaces[0]\n'
         'more = (*cable.addresses, IPv6Interface("2001:db8:1::99/64"))\n'
@@ -83,3 +84,28 @@ def test_a_host_that_loses_power_in_that_minute_comes_back_with_the_old_address(
     run = deployed.deploy(changes=NOW)
     assert run.code == 0, run.output
     assert run.changes("kvm2") == 0
+
+
+def test_a_firewall_that_shuts_the_owner_out_goes_back(deployed: Pair) -> None:
+    """The open connection would survive these rules: only a new login finds out."""
+    rules = deployed.ssh("kvm2", "nft -s list ruleset")
+    run = deployed.deploy("--limit", "kvm2", changes=NOW + 'site = change_host(site, "kvm2", sshd_port=2022)')
+    assert run.code != 0
+    assert "put the old state back by itself" in run.failed("kvm2")["nftables"]
+    assert deployed.ssh("kvm2", "nft -s list ruleset") == rules
+    assert deployed.deploy("--limit", "kvm2", changes=NOW).changes("kvm2") == 0
+
+
+def test_a_mistyped_uplink_is_refused_before_the_network_is_touched(deployed: Pair) -> None:
+    """networkd would leave the old cable in the bridge, and only the next reboot would lock the owner out."""
+    wrong = NOW + (
+        "from deploys.services.netplan import Bridge, Netplan\n"
+        'wrong = Netplan(bridges=(Bridge(name="br0", network="flat", uplink="52:54:00:c8:01:fe"),))\n'
+        'services = (wrong if isinstance(it, Netplan) else it for it in site.host("kvm2").services)\n'
+        'site = change_host(site, "kvm2", services=tuple(services))\n'
+    )
+    files = deployed.ssh("kvm2", FILES)
+    run = deployed.deploy("--limit", "kvm2", changes=wrong)
+    assert run.code != 0
+    assert "no network card has the MAC 52:54:00:c8:01:fe" in run.failed("kvm2")["netplan"]
+    assert deployed.ssh("kvm2", FILES) == files
