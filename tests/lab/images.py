@@ -45,6 +45,7 @@ _BARE_PACKAGES = (
     "iproute2",
     "iputils-ping",
     "kmod",
+    "login",
     "netplan.io",
     "openssh-server",
     "procps",

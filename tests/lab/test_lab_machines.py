@@ -137,8 +137,10 @@ def test_the_console_is_a_login(lab: Lab) -> None:
     with connect(lab.console_socket("kvm9"), 60) as console:
         console.sendall(b"\necho $((6 * 7))\n")
         seen = b""
-        while b"\n42" not in seen:
-            seen += console.recv(4096)
+        while b"\r42\r" not in seen and b"\n42\r" not in seen:
+            received = console.recv(4096)
+            assert received, seen
+            seen += received
 
 
 def test_a_power_cut_loses_nothing_that_was_written(lab: Lab) -> None:
