@@ -262,7 +262,8 @@ class Lab:
         with self._locked():
             if self._owner() in (None, self.directory):
                 with step("switching off"), ThreadPoolExecutor() as pool:
-                    list(pool.map(self._power_off, self.machines))
+                    # A machine with guests first lets libvirt-guests.service put them away, one after another.
+                    list(pool.map(lambda name: self._power_off(name, 0 if wipe else 120), self.machines))
                 self._sweep()
             if wipe:
                 for path in self.directory.iterdir():
@@ -285,7 +286,7 @@ class Lab:
             if self._start(name, self._built()):
                 self._wait([name])
 
-    def stop(self, name: str, *, grace: float = 60) -> None:
+    def stop(self, name: str, *, grace: float = 120) -> None:
         """Switch one machine off by its power button; by force if it takes too long.
 
         Args:
@@ -294,7 +295,7 @@ class Lab:
         """
         need_root()
         with self._locked():
-            self._power_off(name, grace=grace)
+            self._power_off(name, grace)
 
     def kill(self, name: str) -> None:
         """Take a machine's power away. What it had written to its disks is on them.
@@ -578,15 +579,14 @@ class Lab:
             return True
         return False
 
-    def _power_off(self, name: str, grace: float = 30) -> None:
+    def _power_off(self, name: str, grace: float) -> None:
         process = self._qemu(name)
-        if process and process.alive():
+        if process and process.alive() and grace:
             with contextlib.suppress(LabError), monitor(self._place(name) / "qmp.sock", 10) as command:
                 command("system_powerdown")
                 until = time.monotonic() + grace
                 while process.alive() and time.monotonic() < until:
                     time.sleep(0.1)
-            process.stop(grace=0)
         self._forget(name)
 
     def _forget(self, name: str) -> None:
