@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.pair import Pair
+from tests.lab.pair import GUESTS, Pair
 
 INDEX = 8
 """The number of the tests' lab: beside the owner's own, which is 0."""
+
+KEEP = bool(os.environ.get("LAB_KEEP"))
+"""While working on a test: save the deployed machines, and go back to that state instead of deploying again."""
+
+STATE = "deployed"
 
 # The bare start is a pair of its own, so the shared one must be switched off before: these files run last.
 LAST = ("test_bare.py",)
@@ -28,13 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two machines with the roles' packages installed and nothing else, on disks of their own."""
-    shutil.rmtree(_folder(), ignore_errors=True)
     lab = Lab(INDEX, _folder(), image="packages")
-    lab.down(wipe=True)
-    lab.up()
-    for name in lab.machines:
-        # What counts execs is the host's own sshd, not our connector.
-        lab.ssh(name, "echo LogLevel VERBOSE >/etc/ssh/sshd_config.d/90-lab.conf && systemctl reload ssh")
+    kept = KEEP and (_folder() / "saved" / STATE).exists()
+    if not kept:
+        lab.down(wipe=True)
+        lab.up()
+        for name in lab.machines:
+            # What counts execs is the host's own sshd, not our connector.
+            lab.ssh(name, "echo LogLevel VERBOSE >/etc/ssh/sshd_config.d/90-lab.conf && systemctl reload ssh")
     yield Pair(lab, tmp_path_factory.mktemp("pair"))
     # The disks and console logs stay, to be looked at; the next start wipes them.
     lab.down()
@@ -43,9 +49,14 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 @pytest.fixture(scope="session")
 def deployed(machines: Pair) -> Pair:
     """The machines after the first deploy of the role; the tests of a file leave them as they found them."""
+    if KEEP and (_folder() / "saved" / STATE).exists():
+        machines.lab.restore(STATE)
+        return machines
     first = machines.deploy()
     assert first.code == 0, first.output
-    (machines.folder / "first.txt").write_text(first.output)
+    assert len(machines.heartbeats()) == len(GUESTS)
+    if KEEP:
+        machines.lab.save(STATE)
     return machines
 
 

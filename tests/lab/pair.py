@@ -33,6 +33,8 @@ publish(globals(), site, *(in_the_lab(place, {index}) for place in (exoscale.sit
 
 RUN_SECONDS = 900
 
+GUESTS = ["db1", "docker2", "manicouagan1", "web1"]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -137,14 +139,17 @@ class Pair:
         return self.ssh(host, "date '+%Y-%m-%d %H:%M:%S'").strip()
 
     def heartbeats(self, on: str = "kvm1") -> dict[str, int]:
-        """Return the heartbeat counters that the guests of `on` wrote to their volumes, by guest."""
-        names = self.ssh(on, "virsh -q list --name").split()
-        found = {}
-        for name in names:
-            read = f"dd if=/dev/guests/{name}-root bs=512 skip=8 count=1 iflag=direct 2>/dev/null | tr -d '\\000'"
-            words = self.ssh(on, read).split()
-            found[name] = int(words[2])
-        return found
+        """Return the heartbeat counters that the guests of `on` wrote to their volumes, by guest.
+
+        One that is still booting is waited for.
+        """
+        read = (
+            "for g in $(virsh -q list --name); do n=0; while [ $n -lt 90 ]; do "
+            "b=$(dd if=/dev/guests/$g-root bs=512 skip=8 count=1 iflag=direct 2>/dev/null | tr -d '\\000' | head -n 1); "
+            'case $b in heartbeat*) echo "$b"; break;; esac; sleep 2; n=$((n + 1)); done; done'
+        )
+        lines = [line.split() for line in self.ssh(on, read, deadline=400).splitlines()]
+        return {words[1]: int(words[2]) for words in lines}
 
     def wait_for(self, host: str, condition: str, seconds: float) -> None:
         """Wait until a shell condition holds on `host`; AssertionError after `seconds`."""

@@ -19,8 +19,7 @@ import pytest
 
 from fleet.load import ROOT
 from tests.lab.lab import Lab
-from tests.lab.pair import Pair
-from tests.lab.test_deploy import GUESTS
+from tests.lab.pair import GUESTS, Pair
 
 INDEX = 9
 SEED = int(os.environ.get("LAB_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)

@@ -6,9 +6,8 @@ from datetime import date
 
 import pytest
 
-from tests.lab.pair import Pair
+from tests.lab.pair import GUESTS, Pair
 
-GUESTS = ["db1", "docker2", "manicouagan1", "web1"]
 MAX_EXECS = 10
 REGION = "dd if=/dev/guests/db1-data bs=1M skip=1 count=1 iflag=direct 2>/dev/null | sha256sum"
 

@@ -8,8 +8,8 @@ import subprocess
 import time
 
 from fleet.load import ROOT
-from tests.lab.pair import Pair
-from tests.lab.test_deploy import GUESTS, NOW
+from tests.lab.pair import GUESTS, Pair
+from tests.lab.test_deploy import NOW
 
 FILES = "sha256sum /etc/netplan/* /etc/nftables.conf"
 # Right by all rules of the inventory, and not where the way to the host leads.

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from fleet.model.site import Host
-from tests.lab.pair import Pair
-from tests.lab.test_deploy import GUESTS, NOW
+from tests.lab.pair import GUESTS, Pair
+from tests.lab.test_deploy import NOW
 
 START_SECONDS = 300
 
