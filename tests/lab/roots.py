@@ -1,7 +1,8 @@
 """Programs run in the lab's root directories: parsers of rendered files, and libvirt without a machine.
 
 Nothing is ever written into a root: what runs sees it below a layer in memory, in namespaces of its own and
-without network. An ordinary user may do it too, in a user namespace.
+without network. An ordinary user may do it too, in a user namespace, where only /run, /tmp and what is bound can be
+written.
 """
 
 import contextlib
