@@ -145,7 +145,7 @@ class Pair:
         """
         read = (
             "for g in $(virsh -q list --name); do n=0; while [ $n -lt 90 ]; do "
-            "b=$(dd if=/dev/guests/$g-root bs=512 skip=8 count=1 iflag=direct 2>/dev/null | tr -d '\\000' | head -n 1); "
+            "b=$(dd if=/dev/guests/$g-root bs=512 skip=8 count=1 iflag=direct 2>/dev/null | tr -d '\\000'); "
             'case $b in heartbeat*) echo "$b"; break;; esac; sleep 2; n=$((n + 1)); done; done'
         )
         lines = [line.split() for line in self.ssh(on, read, deadline=400).splitlines()]
