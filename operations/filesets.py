@@ -297,7 +297,7 @@ def _apply_set(state: State, host: Host, wanted: FileSet, due: Due) -> bool:
     if confirmed is not None and confirmed.ok:
         record.change(wanted.name, f"{due.words()}; confirmed by a new login")
         return True
-    record.fail(wanted.name, f"no new login was possible, {host.name} put the old state back by itself")
+    record.fail(wanted.name, f"no new login was possible, {host.name} puts the old state back within a minute")
     return confirmed is not None
 
 

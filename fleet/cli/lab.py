@@ -58,6 +58,8 @@ def up(index: int, bare: bool) -> None:
     with _said():
         begun = Lab(index, image="bare" if bare else "packages")
         begun.up()
+        if not bare:
+            click.echo("made from an image that has the role's packages in it; make run BARE=1 starts without them")
         _print_status(begun)
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.lab.lab import Lab
 from tests.lab.pair import GUESTS, Pair
 
-INDEX = 8
+INDEX = int(os.environ.get("LAB_INDEX", "8"))
 """The number of the tests' lab: beside the owner's own, which is 0."""
 
 KEEP = bool(os.environ.get("LAB_KEEP"))
