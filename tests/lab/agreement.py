@@ -111,8 +111,8 @@ def volumes_agree(machine: Machine, seed: int, plans: int) -> int:
         steps += len(plan.steps)
         failed = machine.carry_out(plan)
         assert failed == _apply(model, plan), f"seed {seed}, plan {number}: {plan}"
-        real = machine.lvm()
-        assert _view(real) == _view(model.state()), f"seed {seed}, plan {number}: {plan}"
+        real, believed = _view(machine.lvm()), _view(model.state())
+        assert real == believed, f"seed {seed}, plan {number}: {plan}\nreal:  {real}\nmodel: {believed}"
     return steps
 
 

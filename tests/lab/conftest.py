@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.pair import GUESTS, Pair
+from tests.lab.pair import GUESTS, NOW, Pair
 
 INDEX = int(os.environ.get("LAB_INDEX", "8"))
 """The number of the tests' lab: beside the owner's own, which is 0."""
@@ -58,6 +58,14 @@ def deployed(machines: Pair) -> Pair:
     if KEEP:
         machines.lab.save(STATE)
     return machines
+
+
+@pytest.fixture(scope="session")
+def grown(deployed: Pair) -> Pair:
+    """The same as the story of `test_deploy` leaves it: two disks have grown, once and for all."""
+    run = deployed.deploy(changes=NOW)
+    assert run.code == 0, run.output
+    return deployed
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,10 @@ RUN_SECONDS = 900
 
 GUESTS = ["db1", "docker2", "manicouagan1", "web1"]
 
+GROWN = 'site = grow(site, "db1", "data", "21 GiB")\n'
+NOW = GROWN + 'site = grow(site, "docker2", "root", "31 GiB")\n'
+"""The changes that the story of `test_deploy` makes for good: volumes only grow, so later tests have them too."""
+
 
 @dataclass(frozen=True)
 class Run:

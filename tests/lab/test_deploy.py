@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from tests.lab.pair import GUESTS, Pair
+from tests.lab.pair import GROWN, GUESTS, NOW, Pair
 
 MAX_EXECS = 10
 REGION = "dd if=/dev/guests/db1-data bs=1M skip=1 count=1 iflag=direct 2>/dev/null | sha256sum"
@@ -73,10 +73,6 @@ def test_the_region_that_the_guest_wrote_survives_a_grown_root(deployed: Pair) -
     grown = 'site = grow(site, "docker2", "root", "31 GiB")'
     assert deployed.deploy(changes=GROWN + grown).code == 0
     assert deployed.ssh("kvm1", region) == before
-
-
-GROWN = 'site = grow(site, "db1", "data", "21 GiB")\n'
-NOW = GROWN + 'site = grow(site, "docker2", "root", "31 GiB")\n'
 
 
 def test_shrinking_is_refused_by_name_before_anything_else(deployed: Pair) -> None:

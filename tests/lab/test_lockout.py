@@ -8,8 +8,7 @@ import subprocess
 import time
 
 from fleet.load import ROOT
-from tests.lab.pair import GUESTS, Pair
-from tests.lab.test_deploy import NOW
+from tests.lab.pair import GUESTS, NOW, Pair
 
 FILES = "sha256sum /etc/netplan/* /etc/nftables.conf"
 # Right by all rules of the inventory, and not where the way to the host leads.
@@ -46,23 +45,23 @@ def kill_when(pair: Pair, host: str, condition: str, late: str) -> None:
         run.wait()
 
 
-def test_an_address_that_nobody_can_reach_goes_back_and_guests_notice_nothing(deployed: Pair) -> None:
-    files = deployed.ssh("kvm1", FILES)
-    before = deployed.heartbeats()
-    run = deployed.deploy("--limit", "kvm1", changes=NOW, late=WRONG.format(host="kvm1", octet=111))
+def test_an_address_that_nobody_can_reach_goes_back_and_guests_notice_nothing(grown: Pair) -> None:
+    files = grown.ssh("kvm1", FILES)
+    before = grown.heartbeats()
+    run = grown.deploy("--limit", "kvm1", changes=NOW, late=WRONG.format(host="kvm1", octet=111))
     assert run.code != 0
     assert "puts the old state back within a minute" in run.failed("kvm1")["netplan"]
-    deployed.wait_for("kvm1", REST, 60)
-    assert deployed.ssh("kvm1", FILES) == files
-    assert deployed.ssh("kvm1", "ip -4 -o addr show dev br0").split()[3] == "192.168.1.11/24"
-    deployed.wait_for("kvm1", "sleep 6", 60)
-    after = deployed.heartbeats()
+    grown.wait_for("kvm1", REST, 60)
+    assert grown.ssh("kvm1", FILES) == files
+    assert grown.ssh("kvm1", "ip -4 -o addr show dev br0").split()[3] == "192.168.1.11/24"
+    grown.wait_for("kvm1", "sleep 6", 60)
+    after = grown.heartbeats()
     assert all(after[name] > before[name] for name in GUESTS)
-    assert deployed.deploy("--limit", "kvm1", changes=NOW).changes("kvm1") == 0
+    assert grown.deploy("--limit", "kvm1", changes=NOW).changes("kvm1") == 0
 
 
-def test_a_controller_that_dies_leaves_a_host_that_undoes_within_a_minute(deployed: Pair) -> None:
-    files = deployed.ssh("kvm2", FILES)
+def test_a_controller_that_dies_leaves_a_host_that_undoes_within_a_minute(grown: Pair) -> None:
+    files = grown.ssh("kvm2", FILES)
     # The new address works, so only the missing confirmation can bring the old one back.
     more = (
         "from ipaddress import IPv6Interface\n"
@@ -70,40 +69,40 @@ def test_a_controller_that_dies_leaves_a_host_that_undoes_within_a_minute(deploy
         '_more = (*cable.addresses, IPv6Interface("2001:db8:1::99/64"))\n'
         'site = change_host(site, "kvm2", interfaces=(cable.model_copy(update={"addresses": _more}),))\n'
     )
-    kill_when(deployed, "kvm2", ARMED, more)
+    kill_when(grown, "kvm2", ARMED, more)
     start = time.monotonic()
-    deployed.wait_for("kvm2", REST, 90)
+    grown.wait_for("kvm2", REST, 90)
     assert time.monotonic() - start < 75
-    assert deployed.ssh("kvm2", FILES) == files
-    assert "2001:db8:1::99" not in deployed.ssh("kvm2", "ip -6 addr show dev br0")
+    assert grown.ssh("kvm2", FILES) == files
+    assert "2001:db8:1::99" not in grown.ssh("kvm2", "ip -6 addr show dev br0")
 
 
-def test_a_host_that_loses_power_in_that_minute_comes_back_with_the_old_address(deployed: Pair) -> None:
-    files = deployed.ssh("kvm2", FILES)
+def test_a_host_that_loses_power_in_that_minute_comes_back_with_the_old_address(grown: Pair) -> None:
+    files = grown.ssh("kvm2", FILES)
     kill_when(
         deployed, "kvm2", f"{ARMED} && grep -q 192.168.1.112 /etc/netplan/*", WRONG.format(host="kvm2", octet=112)
     )
-    deployed.lab.kill("kvm2")
-    deployed.lab.start("kvm2")
-    deployed.wait_for("kvm2", REST, 60)
-    assert deployed.ssh("kvm2", FILES) == files
-    run = deployed.deploy(changes=NOW)
+    grown.lab.kill("kvm2")
+    grown.lab.start("kvm2")
+    grown.wait_for("kvm2", REST, 60)
+    assert grown.ssh("kvm2", FILES) == files
+    run = grown.deploy(changes=NOW)
     assert run.code == 0, run.output
     assert run.changes("kvm2") == 0
 
 
-def test_a_firewall_that_shuts_the_owner_out_goes_back(deployed: Pair) -> None:
+def test_a_firewall_that_shuts_the_owner_out_goes_back(grown: Pair) -> None:
     """The open connection would survive these rules: only a new login finds out."""
-    rules = deployed.ssh("kvm2", "nft -s list ruleset")
-    run = deployed.deploy("--limit", "kvm2", changes=NOW + 'site = change_host(site, "kvm2", sshd_port=2022)')
+    rules = grown.ssh("kvm2", "nft -s list ruleset")
+    run = grown.deploy("--limit", "kvm2", changes=NOW + 'site = change_host(site, "kvm2", sshd_port=2022)')
     assert run.code != 0
     assert "puts the old state back within a minute" in run.failed("kvm2")["nftables"]
-    deployed.wait_for("kvm2", REST.replace("netplan", "nftables"), 90)
-    assert deployed.ssh("kvm2", "nft -s list ruleset") == rules
-    assert deployed.deploy("--limit", "kvm2", changes=NOW).changes("kvm2") == 0
+    grown.wait_for("kvm2", REST.replace("netplan", "nftables"), 90)
+    assert grown.ssh("kvm2", "nft -s list ruleset") == rules
+    assert grown.deploy("--limit", "kvm2", changes=NOW).changes("kvm2") == 0
 
 
-def test_a_mistyped_uplink_is_refused_before_the_network_is_touched(deployed: Pair) -> None:
+def test_a_mistyped_uplink_is_refused_before_the_network_is_touched(grown: Pair) -> None:
     """networkd would leave the old cable in the bridge, and only the next reboot would lock the owner out."""
     wrong = NOW + (
         "from deploys.services.netplan import Bridge, Netplan\n"
@@ -111,8 +110,8 @@ def test_a_mistyped_uplink_is_refused_before_the_network_is_touched(deployed: Pa
         'services = (wrong if isinstance(it, Netplan) else it for it in site.host("kvm2").services)\n'
         'site = change_host(site, "kvm2", services=tuple(services))\n'
     )
-    files = deployed.ssh("kvm2", FILES)
-    run = deployed.deploy("--limit", "kvm2", changes=wrong)
+    files = grown.ssh("kvm2", FILES)
+    run = grown.deploy("--limit", "kvm2", changes=wrong)
     assert run.code != 0
     assert "no network card has the MAC 52:54:00:c8:01:fe" in run.failed("kvm2")["netplan"]
-    assert deployed.ssh("kvm2", FILES) == files
+    assert grown.ssh("kvm2", FILES) == files

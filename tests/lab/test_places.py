@@ -7,19 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from fleet.model.site import Host
-from tests.lab.pair import GUESTS, Pair
-from tests.lab.test_deploy import NOW
+from tests.lab.pair import GUESTS, NOW, Pair
 
 START_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
-def pair(deployed: Pair) -> Iterator[Pair]:
+def pair(grown: Pair) -> Iterator[Pair]:
     """The pair as the story before left it, and as the story after finds it: all guests at home."""
-    yield deployed
-    for name in deployed.lab.machines:
-        deployed.lab.start(name)
-    assert deployed.deploy(changes=NOW).code == 0
+    yield grown
+    for name in grown.lab.machines:
+        grown.lab.start(name)
+    assert grown.deploy(changes=NOW).code == 0
 
 
 def _guests(pair: Pair) -> list[Host]:

@@ -10,8 +10,7 @@ import pytest
 
 from fleet.load import load
 from tests.lab.host import LabError
-from tests.lab.pair import Pair
-from tests.lab.test_deploy import NOW
+from tests.lab.pair import NOW, Pair
 from tests.verify.kinds import KINDS, Check
 from tests.verify.report import Report, verify
 from tests.verify.survey import ask_everything
@@ -78,15 +77,15 @@ def _check(report: Report, kind: str, object_: str) -> Check:
 
 
 @pytest.fixture(scope="module")
-def green(deployed: Pair) -> Iterator[Report]:
+def green(grown: Pair) -> Iterator[Report]:
     """A report that is green before and after."""
-    before = _report(deployed)
+    before = _report(grown)
     assert before.red == {}
     yield before
-    deployed.lab.start("kvm1")
+    grown.lab.start("kvm1")
     # Only the owner restarts what was broken by hand; a run mends the rest.
-    assert deployed.deploy(changes=NOW).code == 0
-    after = _report(deployed)
+    assert grown.deploy(changes=NOW).code == 0
+    after = _report(grown)
     assert after.red == {}
 
 
@@ -97,19 +96,19 @@ def test_every_kind_is_broken_once() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(BATCHES)))
-def test_what_is_broken_is_red(deployed: Pair, green: Report, number: int) -> None:
+def test_what_is_broken_is_red(grown: Pair, green: Report, number: int) -> None:
     checks = {kind: _check(green, kind, object_) for kind, object_ in BATCHES[number].items()}
     for kind, check in checks.items():
         # What breaks the way in takes its own connection along.
         with contextlib.suppress(LabError) if kind in ("reached", "port-listening") else contextlib.nullcontext():
-            deployed.ssh("kvm1", check.breakage(), deadline=300)
+            grown.ssh("kvm1", check.breakage(), deadline=300)
     try:
-        red = _report(deployed).red
+        red = _report(grown).red
         missed = [kind for kind, check in checks.items() if check.id not in red]
         assert missed == [], f"still green although broken: {missed}; red: {red}"
     finally:
-        deployed.wait_for("kvm1", "true", SELF_MENDING_SECONDS)
+        grown.wait_for("kvm1", "true", SELF_MENDING_SECONDS)
         for kind, check in reversed(checks.items()):
             with contextlib.suppress(LabError) if kind in ("reached", "port-listening") else contextlib.nullcontext():
-                deployed.ssh("kvm1", check.mend(), deadline=300)
-        deployed.wait_for("kvm1", "sleep 12", SELF_MENDING_SECONDS)
+                grown.ssh("kvm1", check.mend(), deadline=300)
+        grown.wait_for("kvm1", "sleep 12", SELF_MENDING_SECONDS)
