@@ -79,9 +79,7 @@ def test_a_controller_that_dies_leaves_a_host_that_undoes_within_a_minute(grown:
 
 def test_a_host_that_loses_power_in_that_minute_comes_back_with_the_old_address(grown: Pair) -> None:
     files = grown.ssh("kvm2", FILES)
-    kill_when(
-        deployed, "kvm2", f"{ARMED} && grep -q 192.168.1.112 /etc/netplan/*", WRONG.format(host="kvm2", octet=112)
-    )
+    kill_when(grown, "kvm2", f"{ARMED} && grep -q 192.168.1.112 /etc/netplan/*", WRONG.format(host="kvm2", octet=112))
     grown.lab.kill("kvm2")
     grown.lab.start("kvm2")
     grown.wait_for("kvm2", REST, 60)
