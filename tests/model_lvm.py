@@ -130,6 +130,9 @@ class ModelLvm:
                 remove.add(next(rest))
             elif word in {"-an", "-ay"}:
                 active = word == "-ay"
+            elif word == "--setautoactivation":
+                # What udev would do at an event; the model has no events.
+                next(rest)
             else:
                 assert not word.startswith("-"), f"not modelled: lvchange {word}"
                 specs.append(word)

@@ -310,6 +310,7 @@ def _keep(volume: Volume, have: LogicalVolume, size: int) -> Iterator[Step]:
     if missing or surplus:
         tags = [f"--addtag {shlex.quote(tag)}" for tag in missing]
         tags += [f"--deltag {shlex.quote(tag)}" for tag in surplus]
+        tags += ["--setautoactivation y"] if surplus else []
         yield Step(volume.guest, f"{volume.spec} tagged", f"lvchange {' '.join(tags)} {spec}")
 
 
@@ -388,12 +389,15 @@ def _retire(subject: str, volume: Volume, live: LogicalVolume, in_use: Collectio
     if owners not in ([], [f"guest={volume.guest}"]):
         return Refusal(subject, f"{volume.spec} is not retired: it belongs to another ({', '.join(owners)})")
     group, name, spec = (shlex.quote(text) for text in (volume.group, volume.name, volume.spec))
-    # Deactivation is the kernel's own word that nobody has it open, and leaves no device to boot by mistake.
+    # Deactivation is the kernel's own word that nobody has it open, and leaves no device to boot by mistake. Each
+    # change of metadata is an event at which udev may activate the group again (lvmautoactivation(7)): so that is
+    # taken from the volume, and it is deactivated once more under its last name.
     return Step(
         subject,
         f"{volume.spec} retired, now {volume.retired_name}",
-        f"lvchange -an {spec} && lvchange --addtag {MANAGED} --addtag retired={volume.retired:%Y%m%d} {spec}"
-        f" && lvrename {group} {name} {shlex.quote(volume.retired_name)}",
+        f"lvchange -an {spec} && lvchange --setautoactivation n --addtag {MANAGED} "
+        f"--addtag retired={volume.retired:%Y%m%d} {spec} && lvrename {group} {name} "
+        f"{shlex.quote(volume.retired_name)} && lvchange -an {shlex.quote(f'{volume.group}/{volume.retired_name}')}",
     )
 
 
