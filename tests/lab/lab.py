@@ -426,8 +426,10 @@ class Lab:
     def _claim(self) -> None:
         _OWNERS.mkdir(exist_ok=True)
         owner = self._owner()
-        if owner not in (None, self.directory):
-            if owner is not None and owner.is_dir():
+        if owner is not None and owner != self.directory:
+            # A computer that was switched off, or a session that was ended, leaves the claim and nothing behind it.
+            kept = (Process.load(path) for path in owner.glob("**/*.json"))
+            if any(process is not None and process.alive() for process in kept):
                 raise LabError(
                     f"lab {self.index} of this computer belongs to {owner}: take it down there, or use another index"
                 )
