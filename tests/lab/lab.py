@@ -305,6 +305,12 @@ class Lab:
         """
         need_root()
         if process := self._qemu(name):
+            # QEMU itself ends in order: what it keeps of a disk image in its memory is no part of the machine.
+            with contextlib.suppress(LabError, OSError), monitor(self._place(name) / "qmp.sock", 10) as command:
+                command("quit")
+            until = time.monotonic() + 10
+            while process.alive() and time.monotonic() < until:
+                time.sleep(0.1)
             process.stop(grace=0)
         self._forget(name)
 
