@@ -27,10 +27,13 @@ from facts.filesets import STATE, FileSets, FileState, SetQuery, SetState
 from fleet.connector import confirm, outcome, run
 from fleet.model.service import File, FileSet
 
-UNDO_SECONDS = 60
-"""How long a host waits for the confirming login before it puts the old files and the old state back."""
+UNDO_SECONDS = 50
+"""How long a host waits for the confirming login before it puts the old files and the old state back.
 
-CONFIRM_SECONDS = 40
+A little less than the minute after which all has to be as it was: the old state takes some seconds to apply.
+"""
+
+CONFIRM_SECONDS = 35
 """How long the controller tries to log in anew; less than the undo needs, so that it never confirms too late."""
 
 SCRIPT_SECONDS = 300

@@ -71,8 +71,8 @@ def test_a_controller_that_dies_leaves_a_host_that_undoes_within_a_minute(grown:
     )
     kill_when(grown, "kvm2", ARMED, more)
     start = time.monotonic()
-    grown.wait_for("kvm2", REST, 90)
-    assert time.monotonic() - start < 75
+    grown.wait_for("kvm2", REST, 150)
+    assert time.monotonic() - start < 90
     assert grown.ssh("kvm2", FILES) == files
     assert "2001:db8:1::99" not in grown.ssh("kvm2", "ip -6 addr show dev br0")
 

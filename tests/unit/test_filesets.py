@@ -183,7 +183,7 @@ def test_a_dangerous_set_ends_armed_and_a_confirmation_disarms_it(place: Place) 
     found = place.found(wanted)
     assert found.pending and found.armed
     log = place.log.read_text()
-    assert "systemd-run -q --unit=homefleet-undo-net --on-active=60" in log
+    assert "systemd-run -q --unit=homefleet-undo-net --on-active=50" in log
     assert "enable homefleet-undo.service" in log
     assert place.sh(confirmation("net")).returncode == 0
     assert not plan_set(wanted, place.found(wanted))
