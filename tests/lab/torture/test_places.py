@@ -49,19 +49,6 @@ def _domains(pair: Pair, host: str) -> list[str]:
     return sorted(pair.ssh(host, "virsh -q list --all --name").split())
 
 
-def test_without_kvm2_everything_of_kvm1_is_done(pair: Pair) -> None:
-    pair.lab.kill("kvm2")
-    pair.ssh("kvm1", "virsh -q autostart --disable web1")
-    run = pair.deploy(changes=NOW)
-    assert run.code == 0, run.output
-    assert run.output.count("kvm2: away") == 1
-    assert run.changes("kvm1") == 1, run.output
-    done = pair.verify(changes=NOW)
-    assert done.returncode == 0, done.stdout
-    assert "kvm2: away" in done.stdout
-    pair.lab.start("kvm2")
-
-
 def test_guests_that_live_on_the_twin_are_left_alone_and_said(pair: Pair) -> None:
     _move_by_hand(pair, "kvm1", "kvm2")
     run = pair.deploy(changes=NOW)
