@@ -1,4 +1,4 @@
-"""A run and a verification without kvm2, which is often off; what happens to guests then is in torture/test_places.py."""
+"""A run and a verification without kvm2, which is often off; see torture/test_places.py for its guests."""
 
 from __future__ import annotations
 
