@@ -127,6 +127,7 @@ def test_a_lab_of_another_checkout_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("tests.lab.lab.need_root", lambda: None)
     other = tmp_path / "other"
     other.mkdir()
+    Process.of(os.getpid()).save(other / "relay.json")
     (tmp_path / "owners").mkdir()
     (tmp_path / "owners/250").write_text(str(other))
     with pytest.raises(LabError, match=f"lab 250 of this computer belongs to {other}"):
