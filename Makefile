@@ -16,7 +16,7 @@ test: setup root lint
 	$(AS_ROOT) $(PYTEST) tests/unit tests/render tests/lab --ignore=tests/lab/torture
 
 check: setup root lint
-	$(PYTEST) tests/unit tests/render
+	EXAMPLES=150 $(PYTEST) tests/unit tests/render
 
 # The Debian 13 root whose parsers read every rendered file: built once, then taken from the cache.
 root: setup
