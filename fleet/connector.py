@@ -227,7 +227,8 @@ class FleetConnector(SSHConnector):
         # A connection that dies while a command runs looks to paramiko like a command that failed without a word.
         transport = self.client.get_transport() if self.client is not None else None
         if not done[0] and (transport is None or not transport.is_active()):
-            raise OSError("the connection was lost while a command ran")
+            cause = transport.get_exception() if transport is not None else None
+            raise OSError("the connection was lost while a command ran" + (f": {cause!r}" if cause else ""))
         return done
 
     def _probe(self, seconds: float) -> None:
