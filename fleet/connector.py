@@ -9,12 +9,14 @@ A connection is made at the first command, so a run touches only the hosts that 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import os
 import socket
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -115,6 +117,7 @@ class Result:
 _OUTCOMES: dict[str, Outcome] = {}
 _PLANNED: dict[str, Outcome] = {}
 _EXECUTED: set[str] = set()
+_READS: ContextVar[bool] = ContextVar("reads", default=False)
 
 
 def _without_delay(sock: Any, **kwargs: Any) -> Transport:
@@ -216,9 +219,29 @@ class FleetConnector(SSHConnector):
         return f"{key.get_name()} {key.get_base64()}"
 
     def run_shell_command(self, command: StringCommand, *args: Any, **kwargs: Any) -> Any:
-        """Run a command over the connection, making it first if need be; a dead one is an OSError."""
+        """Run a command over the connection, making it first if need be; a dead one is an OSError.
+
+        What only reads (`read`, `ask`) is asked once more over a new connection if the first one is lost meanwhile.
+        """
         if self.reach() is not Presence.REACHED:
             raise OSError(record_of(self.host.name).reason)
+        client = self.client
+        try:
+            return self._run_once(command, *args, **kwargs)
+        except OSError as error:
+            if not (_READS.get() and self._made_again(client)):
+                raise
+            record_of(self.host.name).note(f"{error}; asked again over a new one")
+            return self._run_once(command, *args, **kwargs)
+
+    def _made_again(self, lost: Any) -> bool:
+        """Return True if there is another connection than `lost`, made here or by who shares this connector."""
+        with self._lock:
+            if self.client is lost:
+                return self.reconnect(PROBE_SECONDS)
+            return self.client is not None
+
+    def _run_once(self, command: StringCommand, *args: Any, **kwargs: Any) -> Any:
         record_of(self.host.name).execs += 1
         try:
             done = super().run_shell_command(command, *args, **kwargs)
@@ -309,8 +332,23 @@ def recall(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
     kept = host.connector_data.setdefault("recalled", {})
     key = (record is _PLANNED.get(host.name), fact, repr(sorted(kwargs.items())))
     if key not in kept or kept[key][0] != stamp or kept[key][1] is None:
-        kept[key] = (stamp, host.get_fact(fact, **kwargs))
+        kept[key] = (stamp, read(host, fact, **kwargs))
     return cast(T, kept[key][1])
+
+
+def read(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
+    """Return a fact of `host`; a connection that is lost meanwhile is made again, once: a question changes nothing."""
+    with _reading():
+        return host.get_fact(fact, **kwargs)
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    token = _READS.set(True)
+    try:
+        yield
+    finally:
+        _READS.reset(token)
 
 
 def ask(name: str, fact: FactBase[Any], *args: Any, **kwargs: Any) -> Any:
@@ -325,7 +363,8 @@ def ask(name: str, fact: FactBase[Any], *args: Any, **kwargs: Any) -> Any:
     text = command if isinstance(command, str) else command.get_raw_value()
     arguments: dict[str, Any] = {key: other.data.get(key) for key in ("_doas", "_sudo") if other.data.get(key)}
     try:
-        ok, output = other.connector.run_shell_command(StringCommand(text), **arguments)
+        with _reading():
+            ok, output = other.connector.run_shell_command(StringCommand(text), **arguments)
         lines = output.stdout_lines
         return fact.process(lines) if ok and lines else None
     except (OSError, SSHException, EOFError, FactProcessError):

@@ -24,7 +24,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from facts.filesets import STATE, FileSets, FileState, SetQuery, SetState
-from fleet.connector import confirm, outcome, run
+from fleet.connector import confirm, outcome, read, run
 from fleet.model.service import File, FileSet
 
 UNDO_SECONDS = 50
@@ -266,7 +266,7 @@ def filesets(sets: Sequence[FileSet], openbsd: bool = False) -> Generator[String
     Arguments: `sets`; `openbsd`, which tools the host has. A set that is refused or rolled back is recorded as
     failed; the others go on.
     """
-    found = current_host.get_fact(FileSets, sets=[query(wanted) for wanted in sets], openbsd=openbsd)
+    found = read(current_host, FileSets, sets=[query(wanted) for wanted in sets], openbsd=openbsd)
     if found is None:
         yield StringCommand("echo 'the configuration sets of this host could not be read' >&2; exit 1")
         return

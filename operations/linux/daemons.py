@@ -9,7 +9,7 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
 
 from facts.linux.systemd import Unit, Units, unit_name
-from fleet.connector import outcome
+from fleet.connector import outcome, read
 from fleet.model.service import Daemon
 from operations.steps import Plan, Refusal, Step, perform
 
@@ -45,7 +45,7 @@ def plan_daemons(wanted: Sequence[Daemon], found: Mapping[str, Unit], changed: S
 @operation()
 def daemons(wanted: Sequence[Daemon]) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Enable and start all daemons of a host, and restart those that are due; none is ever stopped."""
-    found = host.get_fact(Units, names=[daemon.name for daemon in wanted])
+    found = read(host, Units, names=[daemon.name for daemon in wanted])
     if found is None:
         yield StringCommand("echo 'the units of this host could not be read' >&2; exit 1")
         return

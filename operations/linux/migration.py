@@ -48,7 +48,7 @@ from facts.linux.migration import (
     MigrationPath,
     MigrationState,
 )
-from fleet.connector import ask, host_key, outcome, record_of, run
+from fleet.connector import ask, host_key, outcome, read, record_of, run
 from fleet.model.site import Fleet
 from operations.steps import Plan, Refusal, Step, perform
 
@@ -424,7 +424,7 @@ def proof_script(move: Move) -> str:
 
 
 def _found() -> MigrationState | None:
-    state: MigrationState | None = current_host.get_fact(MigrationPath)
+    state: MigrationState | None = read(current_host, MigrationPath)
     return state
 
 

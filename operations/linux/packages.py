@@ -9,6 +9,7 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
 
 from facts.linux.dpkg import DebianPackages, Packages
+from fleet.connector import read
 from operations.steps import Plan, Step, perform
 
 LOCK_SECONDS = 1800
@@ -64,7 +65,7 @@ def packages(names: Sequence[str]) -> Generator[StringCommand | FunctionCommand,
 
     The state is read back by the next fact, not believed from apt's exit code: a run that follows would say.
     """
-    found = host.get_fact(DebianPackages, names=list(names))
+    found = read(host, DebianPackages, names=list(names))
     if found is None:
         yield StringCommand("echo 'the packages of this host could not be read' >&2; exit 1")
         return

@@ -1,0 +1,64 @@
+"""The connector without a network: what it does when a connection is lost."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pyinfra.api import StringCommand
+from pyinfra.api.host import Host
+
+from fleet import connector
+from fleet.connector import FleetConnector, Outcome, Presence, read, record_of, run
+
+ANSWER = SimpleNamespace(stdout_lines=["done"], stderr_lines=[])
+
+
+class Fact:
+    """Enough of a fact for `read`; its command is the test's."""
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host whose connection dies at its first command, and can be made again as often as `spares` says."""
+    monkeypatch.setattr(connector, "_OUTCOMES", {"ns3": Outcome("ns3")})
+    made = SimpleNamespace(name="ns3", data={}, state=None, connector_data={}, spares=1)
+    link = FleetConnector.__new__(FleetConnector)
+    link.host, link._lock, link._presence = cast(Any, made), cast(Any, nullcontext()), Presence.REACHED
+    link.client = cast(Any, SimpleNamespace(get_transport=lambda: None, dead=True))
+    made.connector = link
+
+    def reconnect(_: int) -> bool:
+        made.spares -= 1
+        link.client = cast(Any, SimpleNamespace(get_transport=lambda: None, dead=False))
+        return bool(made.spares >= 0)
+
+    def execute(self: FleetConnector, _: StringCommand) -> Any:
+        if cast(Any, self.client).dead:
+            raise EOFError("gone")
+        return True, ANSWER
+
+    monkeypatch.setattr(link, "reconnect", reconnect)
+    monkeypatch.setattr("fleet.connector.SSHConnector.run_shell_command", execute)
+    made.get_fact = lambda _: link.run_shell_command(StringCommand("question"))[1].stdout_lines
+    return cast(Host, made)
+
+
+def test_a_question_is_asked_again_over_a_new_connection(host: Host) -> None:
+    assert read(host, cast(Any, Fact)) == ["done"]
+    assert record_of("ns3").notes == ["the connection was lost: gone; asked again over a new one"]
+    assert record_of("ns3").execs == 2
+
+
+def test_a_change_is_never_repeated(host: Host) -> None:
+    assert run(host, "change") is None
+    assert record_of("ns3").failed == {"connection": "the connection was lost: gone"}
+    assert record_of("ns3").execs == 1
+
+
+def test_a_question_to_a_host_that_is_gone_fails(host: Host) -> None:
+    cast(Any, host).spares = 0
+    with pytest.raises(OSError, match="gone"):
+        read(host, cast(Any, Fact))
