@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -159,8 +160,10 @@ class Pair:
         """Wait until a shell condition holds on `host`; AssertionError after `seconds`."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            done = subprocess.run(self.lab.ssh_argv(host, condition), capture_output=True, timeout=60, check=False)
-            if done.returncode == 0:
-                return
+            # A machine that is starting its guests may answer only after a while.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                done = subprocess.run(self.lab.ssh_argv(host, condition), capture_output=True, timeout=60, check=False)
+                if done.returncode == 0:
+                    return
             time.sleep(1)
         raise AssertionError(f"{host}: not within {seconds:.0f} s: {condition}")

@@ -1,4 +1,4 @@
-"""A run and a verification without kvm2, which is often off; see torture/test_places.py for its guests."""
+"""A run and a verification without kvm2, which is often off; see test_places.py for its guests."""
 
 from __future__ import annotations
 
