@@ -13,6 +13,7 @@ VERBS = {
     "migration": "fleet.cli.migration:migration",
     "render": "fleet.cli.render:render",
     "run": "fleet.cli.run:run",
+    "secrets": "fleet.cli.secrets:secrets",
     "status": "fleet.cli.status:status",
     "verify": "fleet.cli.verify:verify",
 }
