@@ -1,9 +1,10 @@
-"""What the lab changes in an inventory: connection and boot source, nothing else (DESIGN I4)."""
+"""What the lab changes in an inventory: connection, boot source and where secrets are, nothing else (DESIGN I4)."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface
 
+from fleet.model.secret import lab_place
 from fleet.model.site import Connection, Guest, Host, KernelBoot, Site
 
 GUEST_KERNEL = "/var/lib/lab-guest/vmlinux"
@@ -18,7 +19,8 @@ GUEST_OFFSET = 180
 
 def in_the_lab(site: Site, index: int = 0) -> Site:
     """Return `site` as it is in the lab number `index` of this machine: frozen, so a copy with the differences."""
-    return site.model_copy(update={"hosts": tuple(_host(host, index) for host in site.hosts)})
+    hosts = tuple(_host(host, index) for host in site.hosts)
+    return site.model_copy(update={"hosts": hosts, "secrets": lab_place(index)})
 
 
 def relay_address(host: Host, index: int = 0) -> str:
@@ -31,6 +33,8 @@ def _host(host: Host, index: int) -> Host:
     connection = Connection(
         address=relay_address(host, index),
         port=RELAY_PORT,
+        user=host.connection.user,
+        escalate=host.connection.escalate,
         key=f"{folder}/id_ed25519",
         known_hosts=f"{folder}/known_hosts",
     )

@@ -7,9 +7,10 @@ from datetime import date
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fleet.model.base import Model
+from fleet.model.secret import marks
 from fleet.model.types import Name, Port, Size
 
 if TYPE_CHECKING:
@@ -37,19 +38,90 @@ class Daemon(Model):
     """A daemon by the name its init knows it by; with systemd a name without a dot is a service.
 
     `restart_on` names the file sets whose change needs a restart; those in `reload_on` need a reload only. A
-    socket-activated daemon is `activated`: it shall be enabled, whether it runs is its socket's business.
+    socket-activated daemon is `activated`: it shall be enabled, whether it runs is its socket's business. One that
+    is not `enabled` shall be stopped and stay off: smtpd(8) where postfix takes its place.
+
+    For rcctl(8) alone: `flags`, the text after the daemon's name, evaluated by a shell at each start (None: its own
+    default); `user`, `rtable`, and `timeout` in seconds. Package daemons start in the order of their declaration.
     """
 
     name: str
     reload_on: tuple[str, ...] = ()
     restart_on: tuple[str, ...] = ()
     activated: bool = False
+    enabled: bool = True
+    flags: str | None = None
+    user: str | None = None
+    rtable: int | None = Field(default=None, ge=0)
+    timeout: int | None = Field(default=None, ge=1)
+
+
+class LoginClass(Model):
+    """A login class in a file of its own in /etc/login.conf.d; login.conf(5). OpenBSD only.
+
+    Arguments: `capabilities`, such as ``auth-ssh=-totp``; what they do not say comes from the class `inherits`.
+    """
+
+    name: Name
+    capabilities: tuple[str, ...] = Field(min_length=1)
+    inherits: str = "default"
+
+
+class Group(Model):
+    """A group that is ours to make; `gid` None takes the next free one."""
+
+    name: str
+    gid: int | None = Field(default=None, ge=1000, le=60000)
+
+
+class Account(Model):
+    """An account of a person, of a service or of the deployment.
+
+    `groups` are all its secondary groups, no more; `login_class` counts on OpenBSD only; `authorized_keys` are whole
+    lines, None leaves the file alone; `password` is a hash, None one that no password fits. `removed` locks it and
+    takes its keys away: it is never deleted, its files would belong to whoever gets the number next.
+    """
+
+    name: str
+    uid: int | None = Field(default=None, ge=1000, le=60000)
+    comment: str = ""
+    home: str | None = None
+    shell: str = "/bin/ksh"
+    groups: tuple[str, ...] = ()
+    login_class: str = "default"
+    authorized_keys: tuple[str, ...] | None = None
+    password: str | None = None
+    removed: bool = False
+
+
+class Job(Model):
+    """A line of a user's crontab; crontab(5). `schedule` is five fields or ``@daily``; ``~`` is OpenBSD's random.
+
+    `flags` are OpenBSD's own before the command: ``n`` mails only on failure, ``s`` runs one at a time.
+    """
+
+    user: str = "root"
+    schedule: str
+    command: str
+    flags: str = ""
+
+
+class Table(Model):
+    """A table of addresses of pf(4) that something else than pf.conf fills; it is declared persist there.
+
+    `file` is one that is loaded with the rules, and `expires` the seconds after which an address leaves it.
+    """
+
+    name: str
+    file: str | None = None
+    expires: int | None = Field(default=None, ge=60)
 
 
 class File(Model):
     """One file as it is on the host: absolute path, whole text, owner, group and mode.
 
-    A text ends with a newline. `secret` text is never shown in a diff or a log (DESIGN O5).
+    A text ends with a newline. `secret` text is never shown in a diff or a log (DESIGN O5); one with the mark of a
+    secret in it always counts as such.
     """
 
     path: str
@@ -75,22 +147,31 @@ class File(Model):
             raise ValueError("a file's text has no NUL in it")
         return value
 
+    @model_validator(mode="after")
+    def _marked(self) -> File:
+        if marks(self.text) and not self.secret:
+            object.__setattr__(self, "secret", True)
+        return self
+
 
 class FileSet(Model):
     """Files that are checked, swapped in and rolled back together (DESIGN D2).
 
     Arguments: `name`, of the set, such as ``nsd``; `check`, a command that reads the staged tree at ``{new}`` and
-    exits non-zero if a file is wrong; `apply`, a command that makes the running system follow the files; `undo`,
-    the same for the old files after they were put back, and `undo_at_boot`, the same while the machine boots and
-    the daemon has not started yet; `before`, a command whose standard output (sh) is added to the undo script, for
-    running state that files do not have; `exclusive`, glob patterns of files that are moved away with the swap,
-    because the daemon would read them beside ours; `dangerous`: it can lock the owner out, so it is applied with
-    confirm-or-rollback (D3).
+    exits non-zero if a file is wrong; `check_in_place`: the daemon's parser cannot be pointed at a tree completely
+    (absolute includes), so ``{new}`` is empty and the check runs after the swap and before `apply`; `apply`, a
+    command that makes the running system follow the files; `undo`, the same for the old files after they were put
+    back, and `undo_at_boot`, the same while the machine boots and the daemon has not started yet; `before`, a
+    command that may read ``{new}`` and whose standard output (sh) is added to the undo script, for running state
+    that files do not have; `exclusive`, glob patterns of files that are moved away with the swap, because the daemon
+    would read them beside ours; `dangerous`: it can lock the owner out, so it is applied with confirm-or-rollback
+    (D3).
     """
 
     name: Name
     files: tuple[File, ...]
     check: str | None = None
+    check_in_place: bool = False
     apply: str | None = None
     undo: str | None = None
     undo_at_boot: str | None = None
@@ -158,6 +239,12 @@ class Declaration(Model):
     packages: tuple[str, ...] = ()
     daemons: tuple[Daemon, ...] = ()
     listens: tuple[Listen, ...] = ()
+    classes: tuple[LoginClass, ...] = ()
+    groups: tuple[Group, ...] = ()
+    accounts: tuple[Account, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    tables: tuple[Table, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
     volume_groups: tuple[VolumeGroup, ...] = ()
     volumes: tuple[Volume, ...] = ()
     guests: tuple[str, ...] = ()

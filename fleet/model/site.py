@@ -3,22 +3,69 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import struct
+from base64 import b64decode
 from collections.abc import Hashable, Iterable, Iterator
 from datetime import date
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
-from typing import Literal, TypeVar
+from itertools import combinations
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from fleet.model.base import InventoryError, Model
-from fleet.model.service import Daemon, Declaration, Listen, Service, Volume, VolumeGroup
+from fleet.model.secret import SecretPlace
+from fleet.model.service import Account, Daemon, Declaration, Listen, Service, Volume, VolumeGroup
 from fleet.model.types import Mac, Name, Port, Size, human
 
 HYPERVISOR_RESERVE = 2 * 2**30
 """Bytes of memory that a hypervisor keeps for itself."""
 
+EMERGENCY_PORT = 22
+"""The one TCP port that the ruleset of OpenBSD's rc(8) passes when /etc/pf.conf does not load at boot."""
+
+# The kinds of keys that are accepted, and of how many strings each consists: its kind, the key, a token's purpose.
+_KEYS = {"ssh-ed25519": 2, "sk-ssh-ed25519@openssh.com": 3}
+
 S = TypeVar("S", bound=Service)
+
+
+def _public_key(value: str) -> str:
+    kind, _, rest = value.partition(" ")
+    try:
+        strings = _strings(b64decode(rest.partition(" ")[0], validate=True))
+    except (ValueError, struct.error):
+        strings = []
+    if len(strings) != _KEYS.get(kind) or strings[0] != kind.encode() or len(strings[1]) != 32:
+        raise ValueError(f"{value!r} is no public key: a line such as 'ssh-ed25519 AAAA... comment'")
+    if "\n" in value:
+        raise ValueError(f"{value!r} has more than one line")
+    return value
+
+
+def _strings(blob: bytes) -> list[bytes]:
+    """Return the strings of RFC 4251, 5, that `blob` consists of; struct.error if one is cut."""
+    found = []
+    while blob:
+        (size,) = struct.unpack_from(">I", blob)
+        found.append(struct.unpack_from(f"{size}s", blob, 4)[0])
+        blob = blob[4 + size :]
+    return found
+
+
+def _mail_address(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._+-]+@([a-z0-9-]+\.)+[a-z]+", value):
+        raise ValueError(f"{value!r} is no mail address")
+    return value
+
+
+PublicKey = Annotated[str, AfterValidator(_public_key)]
+"""An Ed25519 public key as a line of ssh-keygen(1), also one of a hardware token; never with options before it."""
+
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
+"""A mail address that needs no quoting anywhere."""
 
 
 class Os(StrEnum):
@@ -135,7 +182,11 @@ class Guest(Model):
 
 
 class Connection(Model):
-    """How the controller reaches a host. `key` and `known_hosts` are relative to the project or to the home."""
+    """How the controller reaches a host. `key` and `known_hosts` are relative to the project or to the home.
+
+    `public_key` is the public half of the key that it uses: the only one that the account `user` accepts. None
+    leaves that account's keys as they are.
+    """
 
     address: str
     port: Port = 22
@@ -143,13 +194,14 @@ class Connection(Model):
     escalate: Literal["doas", "sudo"] | None = None
     key: str | None = None
     known_hosts: str | None = None
+    public_key: PublicKey | None = None
 
 
 class Host(Model):
     """A machine: what it is for, what it has, where it is, and the services that it runs.
 
     `presence` is ``sometimes`` for a machine that is often off: a run without it is no failure. `memory`, `cpus`
-    and `disk` are what the machine has, in bytes and cores. `sshd_port` is where its sshd listens.
+    and `disk` are what the machine has, in bytes and cores. `sshd_port` is where its sshd listens for people.
     """
 
     name: Name
@@ -219,13 +271,50 @@ def _earlier(one: date | None, other: date | None) -> date | None:
     return min(known) if known else None
 
 
+class Person(Model):
+    """Somebody with an account on every host of a site, who comes in with one of `public_keys` and a code.
+
+    `admin` may become root with a password. `retired` is for one who left: the account stays, locked and without keys.
+    """
+
+    name: Name
+    full_name: str
+    uid: int = Field(ge=1000, le=60000)
+    public_keys: tuple[PublicKey, ...] = Field(min_length=1)
+    admin: bool = True
+    retired: bool = False
+
+    @field_validator("full_name")
+    @classmethod
+    def _one_field(cls, value: str) -> str:
+        if not value or not value.isprintable() or set(value) & set(":,\\"):
+            raise ValueError(f"{value!r} does not fit in a field of passwd(5): no colon, comma or backslash")
+        return value
+
+
+class Deployment(Model):
+    """How deployments come in: the account, sshd's port for it alone, and the networks that they come from."""
+
+    user: Name = "deploy"
+    port: Port
+    addresses: tuple[IPv4Network | IPv6Network, ...] = Field(min_length=1)
+
+
 class Site(Model):
-    """One place: its networks and the hosts in it. It stands alone (DESIGN I2)."""
+    """One place: its networks and the hosts in it. It stands alone (DESIGN I2).
+
+    `people` have accounts on its hosts; `owner` is the address that root's mail goes to; `secrets`, where the site's
+    are.
+    """
 
     name: Name
     domain: str
     networks: tuple[Network, ...] = Field(min_length=1)
     hosts: tuple[Host, ...] = Field(min_length=1)
+    people: tuple[Person, ...] = ()
+    owner: MailAddress | None = None
+    deployment: Deployment | None = None
+    secrets: SecretPlace = SecretPlace()
 
     def host(self, name: str) -> Host:
         """Return the host called `name`; KeyError if the site has none."""
@@ -259,6 +348,14 @@ class Fleet(Model):
     def declarations(self, host: Host) -> tuple[tuple[Service, Declaration], ...]:
         """Return what each service of `host` declares, in the inventory's order."""
         return tuple((service, service.declares(host, self)) for service in host.services)
+
+    def accounts(self, host: Host) -> tuple[Account, ...]:
+        """Return every account that a service of `host` declares."""
+        return tuple(account for _, said in self.declarations(host) for account in said.accounts)
+
+    def name_of(self, host: Host) -> str:
+        """Return the fully qualified name of `host`."""
+        return f"{host.name}.{self.site_of(host).domain}"
 
     def listens(self, host: Host) -> tuple[Listen, ...]:
         """Return every socket that a service of `host` declares."""
@@ -326,6 +423,36 @@ def _duplicates(fleet: Fleet) -> Iterator[str]:
     yield from _twice([("fleet", site.name, "site", site.name) for site in fleet.sites])
     for site in fleet.sites:
         yield from _twice([(site.name, network.name, "network", network.name) for network in site.networks])
+        yield from _people_twice(site)
+    yield from _keys_twice(fleet)
+
+
+def _people_twice(site: Site) -> Iterator[str]:
+    for first, person in combinations(site.people, 2):
+        shared = [("key", key) for key in sorted(_bare(first.public_keys) & _bare(person.public_keys))]
+        shared += [("name", person.name)] if first.name == person.name else []
+        shared += [("uid", str(person.uid))] if first.uid == person.uid else []
+        for field, value in shared:
+            yield f"{site.name}: people: {person.name}: {field} {value} is already used by {first.name}"
+
+
+def _keys_twice(fleet: Fleet) -> Iterator[str]:
+    """Yield who shares a key with a site's deployment: another site, which then falls with it, or a person."""
+    first: dict[str, str] = {}
+    for site in fleet.sites:
+        people = _bare(key for person in site.people for key in person.public_keys)
+        for host in site.hosts:
+            for key in _bare(each for each in [host.connection.public_key] if each is not None):
+                where = f"{site.name}: host {host.name}: connection.public_key"
+                if key in people:
+                    yield f"{where} is a person's; the deployment has a key of its own"
+                if first.setdefault(key, site.name) != site.name:
+                    yield f"{where} is already used by {first[key]}; each site has a key of its own"
+
+
+def _bare(keys: Iterable[str]) -> set[str]:
+    """Return the keys without their comments."""
+    return {" ".join(key.split()[:2]) for key in keys}
 
 
 def _twice(rows: Iterable[tuple[str, str, str, Hashable]]) -> Iterator[str]:
@@ -345,6 +472,7 @@ def _references(fleet: Fleet) -> Iterator[str]:
     for site in fleet.sites:
         networks = {network.name: network for network in site.networks}
         names = {host.name: host for host in site.hosts}
+        yield from _ways_in(site)
         for host in site.hosts:
             where = f"{site.name}: host {host.name}"
             for interface in host.interfaces:
@@ -359,6 +487,33 @@ def _references(fleet: Fleet) -> Iterator[str]:
                         yield f"{where}: address {address} is not in network {network.name} ({prefix})"
             if host.guest is not None:
                 yield from _guest_references(fleet, host, names, where)
+
+
+def _ways_in(site: Site) -> Iterator[str]:
+    """Yield what would mix up the ways into the site's hosts, or shut them."""
+    deployment = site.deployment
+    if deployment is not None:
+        for name in (person.name for person in site.people):
+            if name in ("root", deployment.user):
+                yield f"{site.name}: people: {name} is no person: the name of the account of another way in"
+        if all(person.retired for person in site.people):
+            yield f"{site.name}: people: nobody; somebody has to come in when a deployment cannot"
+        if deployment.user == "root":
+            yield f"{site.name}: deployment.user: root is closed to every login; name an account of its own"
+        if deployment.port == EMERGENCY_PORT:
+            yield f"{site.name}: deployment.port: {EMERGENCY_PORT} is for rc's ruleset alone; choose another port"
+    for host in site.hosts:
+        where = f"{site.name}: host {host.name}"
+        if deployment is not None and host.sshd_port == deployment.port:
+            yield f"{where}: sshd_port: {host.sshd_port} is the deployment's port; people and it have one each"
+        if host.os is not Os.OPENBSD or not host.services:
+            continue
+        if host.sshd_port == EMERGENCY_PORT:
+            yield f"{where}: sshd_port: {EMERGENCY_PORT} is for rc's ruleset alone, pf.conf never passes it"
+        if deployment is None:
+            yield f"{where}: services: its site has no deployment, so nothing could ever come in again"
+        if any(interface.name is None for interface in host.interfaces):
+            yield f"{where}: interfaces: each needs the name that OpenBSD gives it, such as vio0"
 
 
 def _guest_references(fleet: Fleet, host: Host, names: dict[str, Host], where: str) -> Iterator[str]:
