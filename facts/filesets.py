@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from pyinfra.api import FactBase, FactProcessError
 
 STATE = "/var/lib/homefleet"
-"""Where a host keeps what is in flight: pending markers, manifests, backups, armed undos. Mode 0700."""
+"""Where an Ubuntu host keeps what is in flight: pending markers, manifests, armed undos. Mode 0700."""
+
+STATE_OPENBSD = "/var/db/homefleet"
+"""The same on OpenBSD; hier(7) has no /var/lib."""
+
+ASIDE = (".homefleet-old", ".homefleet-new")
+"""Ends of the names that a file's old and new version have beside it while its set is swapped."""
 
 DONE = "##FILESETS##"
 
@@ -28,7 +34,7 @@ class FileState:
 class SetState:
     """A set as it is: `files` by path (absent ones are missing), `manifest`, the paths of the set that was applied
     last, `strays`, files that match its exclusive patterns, `pending` and `armed`: it was left in the middle, and
-    its undo is still to come."""
+    its undo is still to come. What a swap puts beside a file is no stray."""
 
     files: dict[str, FileState] = field(default_factory=dict)
     manifest: tuple[str, ...] = ()
@@ -46,6 +52,11 @@ class SetQuery:
     exclusive: tuple[str, ...] = ()
 
 
+def state_of_host(openbsd: bool) -> str:
+    """Return the folder of our own state on a host."""
+    return STATE_OPENBSD if openbsd else STATE
+
+
 class FileSets(FactBase[dict[str, SetState] | None]):
     """States of sets by name; None if they could not be read (F2).
 
@@ -60,10 +71,11 @@ class FileSets(FactBase[dict[str, SetState] | None]):
 
     def command(self, sets: Sequence[SetQuery], openbsd: bool = False) -> str:
         """Return the one command that reads all sets."""
-        stat = "stat -f '%Su %Sg %Lp'" if openbsd else "stat -c '%U %G %a'"
-        digest = "sha256 -q" if openbsd else "sha256sum"
+        state = state_of_host(openbsd)
+        stat = "stat -f '%Su %Sg %OLp'" if openbsd else "stat -c '%U %G %a'"
+        digest = 'sha256 -q "$1"' if openbsd else 'sha256sum <"$1"'
         lines = [
-            f'f() {{ [ -f "$1" ] || return 0; set -- "$1" "$({stat} "$1")" "$({digest} <"$1")"; '
+            f'f() {{ [ -f "$1" ] || return 0; set -- "$1" "$({stat} "$1")" "$({digest})"; '
             'echo "file $2 ${3%% *} $1"; }'
         ]
         for query in sets:
@@ -71,9 +83,9 @@ class FileSets(FactBase[dict[str, SetState] | None]):
             lines.append(f"echo set {name}")
             lines += [f"f {shlex.quote(path)}" for path in query.paths]
             lines += [f'for p in {glob}; do [ ! -e "$p" ] || echo "stray $p"; done' for glob in query.exclusive]
-            lines.append(f"[ ! -e {STATE}/manifest/{name} ] || sed 's/^/manifest /' {STATE}/manifest/{name}")
-            lines.append(f"[ ! -e {STATE}/pending/{name} ] || echo pending")
-            lines.append(f"[ ! -e {STATE}/armed/{name} ] || echo armed")
+            lines.append(f"[ ! -e {state}/manifest/{name} ] || sed 's/^/manifest /' {state}/manifest/{name}")
+            lines.append(f"[ ! -e {state}/pending/{name} ] || echo pending")
+            lines.append(f"[ ! -e {state}/armed/{name} ] || echo armed")
         lines.append(f"echo '{DONE}'")
         return "\n".join(lines)
 
@@ -104,13 +116,13 @@ def _add(state: SetState, word: str, rest: str, line: str) -> SetState:
     files, manifest, strays = dict(state.files), state.manifest, state.strays
     pending, armed = state.pending, state.armed
     pieces = rest.split(" ", 4)
-    if word == "file" and len(pieces) == 5 and pieces[2].isdigit():
+    if word == "file" and len(pieces) == 5 and pieces[2].isdigit() and len(pieces[3]) == 64:
         owner, group, mode, digest, path = pieces
         files[path] = FileState(owner, group, int(mode, 8), digest)
     elif word == "manifest" and rest:
         manifest = (*manifest, rest)
     elif word == "stray" and rest:
-        strays = (*strays, rest)
+        strays = strays if rest.endswith(ASIDE) else (*strays, rest)
     elif word == "pending" and not rest:
         pending = True
     elif word == "armed" and not rest:
