@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from pyinfra import host
+from pydantic import SecretStr
+from pyinfra import host, inventory
 from pyinfra.api.exceptions import DeployError
 
+from deploys.openbsd import openbsd
+from deploys.parts import hooks, sets
 from deploys.services.hypervisor import definition
 from facts.linux.domain import to_xml
 from fleet.connector import Presence, outcome, reach, record_of
 from fleet.load import current
-from fleet.model.service import Declaration, FileSet, Service
+from fleet.model.service import Declaration, Service
 from fleet.model.site import Fleet, Host, Os
-from operations.filesets import filesets
+from fleet.secrets.vault import Vault, open_for
+from fleet.secrets.wanted import wanted
+from operations.filesets import filesets, settle, unsettled
 from operations.linux.daemons import daemons
 from operations.linux.domains import domains
 from operations.linux.packages import packages
@@ -27,19 +32,21 @@ from operations.verdict import verdict
 def converge(*selected: type[Service]) -> None:
     """Bring the `selected` services about on the current host, if it has one of them.
 
-    A host is concerned if it has a selected class that is no base class; its base services come along. Raises
-    DeployError, which stops the run before anything is touched, for a class that no host of the inventory has.
+    A host is concerned if it has a selected class that is no base class; its base services come along. `Service`
+    itself selects everything, and concerns every host that has a service. Raises DeployError, which stops the run
+    before the first connection, for a class that no host of the inventory has, and for secrets that cannot be used.
 
-    The order is: preflight, packages, prepares, configuration (the dangerous sets last), daemons, converges,
-    volumes, guests, verdict. Guests need the bridge, and where a guest lives, libvirt has to say: see
-    docs/decisions/0001-order-of-a-run.md.
+    The order is: preflight, packages, accounts, prepares, configuration (the dangerous sets last), daemons, what the
+    system keeps (sysctls, jobs, tables), converges, volumes, guests, verdict. Guests need the bridge, and where a
+    guest lives, libvirt has to say: see docs/decisions/0001-order-of-a-run.md.
     """
     fleet = current()
     _no_strangers(fleet, selected)
     me = fleet.host(host.name)
-    mine = [service for service in me.services if isinstance(service, selected) or service.base]
-    if all(service.base for service in mine):
+    mine = _selected(me, selected)
+    if not mine:
         return
+    vault = _opened(fleet, selected)
     record = record_of(host.name)
     record.concerned = True
     presence = reach(host)
@@ -48,22 +55,61 @@ def converge(*selected: type[Service]) -> None:
     if presence is Presence.FAILED:
         verdict(name="Verdict")
         return
-    if me.os is not Os.UBUNTU:
-        raise DeployError(f"{me.name}: {me.os} hosts have no role in this codebase yet")
-    _ubuntu(fleet, me, mine)
+    if me.os is Os.OPENBSD:
+        openbsd(fleet, me, mine, vault.values(me.name))
+    else:
+        _ubuntu(fleet, me, mine, vault.values(me.name))
 
 
-def _ubuntu(fleet: Fleet, me: Host, mine: list[Service]) -> None:
+def _selected(me: Host, selected: tuple[type[Service], ...]) -> list[Service]:
+    """Return the services of `me` that a run is about, none if it does not concern this host."""
+    mine = [service for service in me.services if isinstance(service, selected) or service.base]
+    return mine if Service in selected or not all(service.base for service in mine) else []
+
+
+_VAULTS: dict[tuple[type[Service], ...], Vault] = {}
+
+
+def _opened(fleet: Fleet, selected: tuple[type[Service], ...]) -> Vault:
+    """Return the secrets of every host of this run, opened once, before any of them is connected to.
+
+    In `selected` are the classes of the run. Raises DeployError with one line that names the file that is wrong.
+    """
+    if selected not in _VAULTS:
+        state = host.state
+        assert state is not None
+        names = {each.name for each in inventory if state.is_host_in_limit(each)}
+        ours = [each for each in fleet.hosts() if each.name in names and _selected(each, selected)]
+        sites = [site for site in fleet.sites if any(each in site.hosts for each in ours)]
+        try:
+            _VAULTS[selected] = open_for(
+                fleet,
+                sites,
+                ours,
+                lambda each: wanted(fleet, each),
+                place=lambda site: site.secrets,
+                today=_day(),
+            )
+        except SystemExit as error:
+            raise DeployError(str(error)) from None
+    return _VAULTS[selected]
+
+
+def _ubuntu(fleet: Fleet, me: Host, mine: list[Service], values: Mapping[str, SecretStr]) -> None:
     said = [service.declares(me, fleet) for service in mine]
     hosted = _hosted(fleet, me, said)
     going = [_going]
     if hosted is not None:
         preflight(groups=hosted.groups, wanted=hosted.volumes, today=hosted.today, name="Preflight")
     packages(names=sorted({package for what in said for package in what.packages}), name="Packages", _if=going)
-    _hooks(fleet, me, mine, "prepares")
-    filesets(sets=tuple(_sets(fleet, me, mine)), name="Configuration", _if=going)
-    daemons(wanted=tuple(daemon for what in said for daemon in what.daemons), name="Daemons", _if=going)
-    _hooks(fleet, me, mine, "converges")
+    hooks(fleet, me, mine, "prepares")
+    wished = tuple(daemon for what in said for daemon in what.daemons)
+    filesets(
+        sets=tuple(sets(fleet, me, mine)), values=values, followed=unsettled(wished), name="Configuration", _if=going
+    )
+    daemons(wanted=wished, name="Daemons", _if=going)
+    settle(daemons=wished, name="Settled sets", _if=going)
+    hooks(fleet, me, mine, "converges")
     if hosted is not None:
         hosted.make()
     verdict(name="Verdict")
@@ -172,23 +218,5 @@ def _going() -> bool:
 def _no_strangers(fleet: Fleet, selected: tuple[type[Service], ...]) -> None:
     known = {type(service) for each in fleet.hosts() for service in each.services}
     for cls in selected:
-        if not any(issubclass(there, cls) for there in known):
+        if not cls.base and not any(issubclass(there, cls) for there in known):
             raise DeployError(f"no host of this inventory has the service {cls.__name__}")
-
-
-def _sets(fleet: Fleet, me: Host, mine: list[Service]) -> Iterator[FileSet]:
-    for service in mine:
-        yield from service.renders(me, fleet)
-
-
-def _hooks(fleet: Fleet, me: Host, mine: list[Service], hook: str) -> None:
-    """Call one hook of all services, visiting every class of the model in one order on every host.
-
-    pyinfra tells operations apart by line numbers alone: without the loop's position the hooks of different
-    services merge or end in "Cycle detected" (reference 9.2).
-    """
-    order = sorted({type(service) for each in fleet.hosts() for service in each.services}, key=lambda c: c.__name__)
-    present = {type(service): service for service in mine}
-    for cls in host.loop(order):  # type: ignore[no-untyped-call]
-        if cls in present:
-            getattr(present[cls], hook)(me, fleet)

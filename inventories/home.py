@@ -1,11 +1,23 @@
 """The flat: the router, the two hypervisors and their guests."""
 
+from deploys.base import base
 from deploys.services.hypervisor import Hypervisor
 from deploys.services.netplan import Bridge, Netplan
 from deploys.services.nftables import Nftables
+from deploys.services.resolver import Resolver
+from deploys.services.router import Router
 from fleet.load import publish
 from fleet.model.service import VolumeGroup
-from fleet.model.site import Connection, Disk, Guest, Host, Interface, Network, Nic, Os, Site
+from fleet.model.site import Connection, Deployment, Disk, Guest, Host, Interface, Network, Nic, Os, Person, Site
+
+_port = 2247
+_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK7qk80DdvghM/paBeJ/zLqbB8P7GsTNqdmQr2hg42lj deploy@home"
+_owner = Person(
+    name="owner",
+    full_name="The owner",
+    uid=1100,
+    public_keys=("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGIGSwtQOKkJldj8LAMGh3I4DO65Ll5yeJjBVOR2zjBP owner",),
+)
 
 # The installer leaves one partition with this label; all guests are in it.
 _guests = VolumeGroup(name="guests", device="/dev/disk/by-partlabel/guests", size="220 GiB")
@@ -18,19 +30,24 @@ site = Site(
         Network(name="isp", ipv4="203.0.113.0/24", gateway="203.0.113.1"),
         Network(name="flat", ipv4="192.168.1.0/24", ipv6="2001:db8:1::/64", gateway="192.168.1.1"),
     ),
+    people=(_owner,),
+    owner="owner@chown.me",
+    deployment=Deployment(port=_port, addresses=("192.168.1.0/24", "2001:db8:1::/64")),
     hosts=(
         Host(
             name="pancake",
             os=Os.OPENBSD,
             roles=("router", "metrics"),
             purpose="the flat's router, flows and graphs",
-            connection=Connection(address="192.168.1.1", escalate="doas"),
+            connection=Connection(address="192.168.1.1", port=_port, user="deploy", escalate="doas", public_key=_key),
+            sshd_port=2022,
             memory="4 GiB",
             cpus=4,
             interfaces=(
                 Interface(network="isp", name="em0", addresses=("203.0.113.2/24",)),
                 Interface(network="flat", name="em1", addresses=("192.168.1.1/24", "2001:db8:1::1/64")),
             ),
+            services=(*base(Os.OPENBSD, Resolver(networks=("flat",))), Router(inside="flat", outside="isp")),
         ),
         Host(
             name="kvm1",
@@ -70,8 +87,10 @@ site = Site(
             os=Os.OPENBSD,
             roles=("backup", "logs"),
             purpose="backups of every machine, and the log server",
-            connection=Connection(address="192.168.1.21", escalate="doas"),
-            interfaces=(Interface(network="flat", addresses=("192.168.1.21/24", "2001:db8:1::21/64")),),
+            connection=Connection(address="192.168.1.21", port=_port, user="deploy", escalate="doas", public_key=_key),
+            sshd_port=2022,
+            interfaces=(Interface(network="flat", name="vio0", addresses=("192.168.1.21/24", "2001:db8:1::21/64")),),
+            services=base(Os.OPENBSD),
             guest=Guest(
                 home="kvm1",
                 vcpus=1,
@@ -90,8 +109,10 @@ site = Site(
             os=Os.OPENBSD,
             roles=("database",),
             purpose="PostgreSQL and Redis",
-            connection=Connection(address="192.168.1.22", escalate="doas"),
-            interfaces=(Interface(network="flat", addresses=("192.168.1.22/24", "2001:db8:1::22/64")),),
+            connection=Connection(address="192.168.1.22", port=_port, user="deploy", escalate="doas", public_key=_key),
+            sshd_port=2022,
+            interfaces=(Interface(network="flat", name="vio0", addresses=("192.168.1.22/24", "2001:db8:1::22/64")),),
+            services=base(Os.OPENBSD),
             guest=Guest(
                 home="kvm1",
                 vcpus=2,
@@ -110,8 +131,10 @@ site = Site(
             os=Os.OPENBSD,
             roles=("web",),
             purpose="all websites but the blog, and the proxy of the containers",
-            connection=Connection(address="192.168.1.23", escalate="doas"),
-            interfaces=(Interface(network="flat", addresses=("192.168.1.23/24", "2001:db8:1::23/64")),),
+            connection=Connection(address="192.168.1.23", port=_port, user="deploy", escalate="doas", public_key=_key),
+            sshd_port=2022,
+            interfaces=(Interface(network="flat", name="vio0", addresses=("192.168.1.23/24", "2001:db8:1::23/64")),),
+            services=base(Os.OPENBSD),
             guest=Guest(
                 home="kvm1",
                 vcpus=2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from deploys.services.sshd import Sshd
 from deploys.templates import template
 from fleet.model.service import Daemon, Declaration, FileSet, Listen, Service, none_to_keep
 from fleet.model.site import Fleet, Host
@@ -26,12 +27,13 @@ class Nftables(Service):
     base = True
 
     def declares(self, host: Host, fleet: Fleet) -> Declaration:
-        """Declare nftables, and sshd's port, without which nobody could ever come back."""
+        """Declare nftables, and the port of an sshd that is not ours, without which nobody could ever come back."""
         del fleet
+        others = () if host.service(Sshd) is not None else (Listen(port=host.sshd_port),)
         return Declaration(
             packages=("nftables",),
             daemons=(Daemon(name="nftables"),),
-            listens=(Listen(port=host.sshd_port),),
+            listens=others,
             state=none_to_keep("the rules are made from the inventory"),
         )
 

@@ -1,0 +1,117 @@
+"""sshd(8), the ways into a host; sshd_config(5).
+
+Three kinds of accounts, on three ports. People come in with a key and a code, from anywhere. The deployment comes in
+with its key, on a port of its own and from its addresses. Services such as git come in with a key and get one command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from deploys.rcd import reloaded
+from deploys.services.pf import Limited, expiry, own_addresses, shown
+from deploys.templates import template
+from fleet.model.secret import SSH_HOST_KEY
+from fleet.model.service import Account, Daemon, Declaration, File, FileSet, Listen, Service, Table, none_to_keep
+from fleet.model.site import EMERGENCY_PORT, Fleet, Host, Os
+
+CONF = "/etc/ssh/sshd_config"
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+
+ALLOWED = "deploy_allowed"
+"""The table of addresses that a person opens the deployment's port to, beside those of the inventory."""
+
+BRUTEFORCE = Table(name="ssh_bruteforce", expires=86400)
+"""Who tried too often."""
+
+# Ubuntu hands sshd its sockets; the ports of sshd_config then count for the generator of the socket alone.
+_UBUNTU_APPLY = (
+    "if systemctl -q is-enabled ssh.socket 2>/dev/null; then systemctl -q disable --now ssh.socket; fi; "
+    "systemctl -q enable ssh.service && systemctl restart ssh.service"
+)
+_UBUNTU_BEFORE = (
+    "if systemctl -q is-enabled ssh.socket 2>/dev/null; then "
+    "echo 'systemctl stop ssh.service; systemctl -q disable ssh.service; systemctl -q enable --now ssh.socket'; "
+    "else echo 'systemctl restart ssh.service'; fi"
+)
+
+
+class Restricted(Account):
+    """An account of a service that others reach over SSH: key only, no terminal, no forwarding, one command.
+
+    Arguments: `command`, that every login gets; None where each of its keys names its own, as gitolite's do.
+    """
+
+    command: str | None = None
+
+
+class Sshd(Service):
+    """The whole of sshd_config, and on request the host's key from the repository.
+
+    Arguments: `host_key`, whether the key of the host is ours to give: it was adopted or made by the controller, and
+    a machine that is installed anew is known at once.
+    """
+
+    base = True
+
+    host_key: bool = False
+
+    def declares(self, host: Host, fleet: Fleet) -> Declaration:
+        """Declare the ports of people and of the deployment. Port 22 of OpenBSD is no one's: pf never passes it."""
+        listens: list[Listen] = [Limited(port=host.sshd_port, table=BRUTEFORCE.name)]
+        deployment = fleet.site_of(host).deployment
+        if deployment is not None:
+            listens.append(Listen(port=deployment.port, source=deployment.addresses))
+            listens.append(Listen(port=deployment.port, during=ALLOWED))
+        openbsd = host.os is Os.OPENBSD
+        return Declaration(
+            packages=() if openbsd else ("openssh-server",),
+            daemons=(Daemon(name="sshd" if openbsd else "ssh"),),
+            listens=tuple(listens),
+            tables=(Table(name=ALLOWED), BRUTEFORCE) if openbsd else (),
+            jobs=(expiry(BRUTEFORCE),) if openbsd else (),
+            state=none_to_keep("the host key is in the repository or comes with the next installation"),
+        )
+
+    def renders(self, host: Host, fleet: Fleet) -> Iterable[FileSet]:
+        """Yield sshd_config, with confirm-or-rollback (DESIGN D3)."""
+        site = fleet.site_of(host)
+        openbsd = host.os is Os.OPENBSD
+        group = "wheel" if openbsd else "root"
+        as_root = host.connection.user == "root"
+        accounts = sorted(fleet.accounts(host), key=lambda account: account.name)
+        services = [it for it in accounts if isinstance(it, Restricted) and not it.removed]
+        ports = {host.sshd_port, *([EMERGENCY_PORT] if openbsd else [])}
+        files = [
+            template(
+                CONF,
+                group=group,
+                mode=0o600,
+                ports=sorted(ports | ({site.deployment.port} if site.deployment is not None else set())),
+                openbsd=openbsd,
+                emergency=EMERGENCY_PORT,
+                host_key=HOST_KEY,
+                device="bsdauth" if openbsd else "pam",
+                allowed=sorted(
+                    [person.name for person in site.people if not person.retired]
+                    + [account.name for account in services]
+                    + (["root"] if as_root else [])
+                ),
+                as_root=as_root,
+                deployment=site.deployment,
+                services=services,
+                exempt=",".join(shown(net) for net in own_addresses(host, fleet)),
+                sftp="/usr/libexec/sftp-server" if openbsd else "/usr/lib/openssh/sftp-server",
+            )
+        ]
+        if self.host_key:
+            files.append(File(path=HOST_KEY, text=f"{SSH_HOST_KEY}\n", group=group, mode=0o600, secret=True))
+        yield FileSet(
+            name="sshd",
+            files=tuple(files),
+            check=f"sshd -t -f {{new}}{CONF}",
+            before=None if openbsd else _UBUNTU_BEFORE,
+            apply=reloaded("sshd") if openbsd else _UBUNTU_APPLY,
+            undo=reloaded("sshd") if openbsd else None,
+            dangerous=True,
+        )
