@@ -14,6 +14,7 @@ import click
 from tests.lab import images
 from tests.lab.host import LabError
 from tests.lab.lab import Lab
+from tests.lab.openbsd import root
 from tests.lab.qmp import connect
 
 _KEPT_VARIABLES = ("DEBIAN_MIRROR", "XDG_CACHE_HOME")
@@ -50,17 +51,34 @@ def lab(context: click.Context, index: int) -> None:
 
 
 @lab.command()
-@click.option("--bare", is_flag=True, help="Start from a freshly installed system, without the roles' packages.")
+@click.option("--bare", is_flag=True, help="Start the machines from a freshly installed system, without packages.")
+@click.argument("what", nargs=-1)
 @click.pass_obj
-def up(index: int, bare: bool) -> None:
-    """Make what is missing, start what is off, leave alone what runs."""
+def up(index: int, bare: bool, what: tuple[str, ...]) -> None:
+    """Make what is missing, start what is off, leave alone what runs.
+
+    WHAT is ubuntu (the machines; the default), openbsd (all stand-ins), fleet (both), or names of stand-ins.
+    """
     _as_root()
     with _said():
         begun = Lab(index, image="bare" if bare else "packages")
-        begun.up()
-        if not bare:
+        names, machines = _wanted(begun, what)
+        begun.up(names, machines=machines)
+        if machines and not bare:
             click.echo("made from an image that has the role's packages in it; make run BARE=1 starts without them")
         _print_status(begun)
+
+
+def _wanted(of: Lab, what: tuple[str, ...]) -> tuple[list[str], bool]:
+    """Return the names of the stand-ins that were asked for, and whether the machines were."""
+    names = dict.fromkeys(word for word in what if word in of.stand_ins.hosts)
+    for word in what:
+        if word not in (*of.stand_ins.hosts, "ubuntu", "openbsd", "fleet"):
+            known = ", ".join(of.stand_ins.hosts)
+            raise LabError(f"{word}: neither ubuntu, openbsd, fleet nor a stand-in ({known})")
+    if {"openbsd", "fleet"} & set(what):
+        names = dict.fromkeys(of.stand_ins.hosts)
+    return list(names), not what or bool({"ubuntu", "fleet"} & set(what))
 
 
 @lab.command()
@@ -93,7 +111,7 @@ def _print_status(of: Lab) -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def ssh(index: int, name: str, command: tuple[str, ...]) -> None:
-    """Log in to a machine as root, or run a command there."""
+    """Log in to a machine as root or to a stand-in as deploy, or run a command there."""
     with _said():
         argv = Lab(index).ssh_argv(name, *command)
     os.execvp(argv[0], argv)  # noqa: S606
@@ -134,12 +152,28 @@ def console(index: int, name: str) -> None:
 
 
 @lab.command()
+@click.pass_obj
+def unmodelled(index: int) -> None:
+    """Say what the OpenBSD stand-ins do not model, and what of it was asked of those that are installed."""
+    for line in root.not_modelled():
+        click.echo(line)
+    asked = Lab(index).stand_ins.unmodelled()
+    for name, lines in asked.items():
+        for line in lines:
+            click.echo(f"asked of {name}: {line}")
+    if asked:
+        raise SystemExit(1)
+
+
+@lab.command()
 @click.option("--bare", is_flag=True, help="Only the image without the roles' packages.")
 def build(bare: bool) -> None:
     """Build the images and the repository of packages."""
     with _said():
         try:
             click.echo(images.bare() if bare else images.packages_image())
+            if not bare:
+                click.echo(root.system())
         except LabError:
             if os.geteuid() == 0:
                 raise

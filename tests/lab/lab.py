@@ -29,6 +29,7 @@ from tests.lab.machine import (
     spawn,
     tap,
 )
+from tests.lab.openbsd.fleet import StandIns
 from tests.lab.qmp import monitor
 
 Image = Literal["bare", "packages"]
@@ -90,41 +91,48 @@ class Lab:
         self.image: Image = image
         self.packages = tuple(packages)
         self.namespace = f"hf{index}"
+        self.stand_ins = StandIns(index, self.directory)
         self.memory_factor = memory_factor()
 
     @property
     def key(self) -> Path:
-        """The private key that logs in as root."""
+        """The private key that logs in: as root to the machines, as the deployment to the stand-ins."""
         return self.directory / "id_ed25519"
 
     @property
     def known_hosts(self) -> Path:
-        """The machines' host keys, under the relay's addresses and the machines' own."""
+        """The host keys of machines and stand-ins, under the relay's addresses and their own."""
         return self.directory / "known_hosts"
 
     def relay(self, name: str) -> tuple[str, int]:
-        """Return the address and port at which a machine's SSH is reached from outside the lab.
+        """Return the address and port at which a machine's or stand-in's SSH is reached from outside the lab.
 
         Args:
             name: the machine.
         """
+        if name in self.stand_ins.hosts:
+            return self.stand_ins.hosts[name].relay
         return f"127.77.{self.index}.{self._spec(name).ip.rpartition('.')[2]}", RELAY_PORT
 
     def host_key(self, name: str) -> str:
-        """Return a machine's public SSH host key.
+        """Return a machine's or stand-in's public SSH host key.
 
         Args:
             name: the machine.
         """
+        if name in self.stand_ins.hosts:
+            return self.stand_ins.hosts[name].public_key()
         words = (self._place(name) / "ssh_host_ed25519_key.pub").read_text().split()
         return " ".join(words[:2])
 
     def console(self, name: str) -> Path:
-        """Return the log of everything a machine wrote to its serial console.
+        """Return the log of everything a machine or stand-in wrote to its console.
 
         Args:
             name: the machine.
         """
+        if name in self.stand_ins.hosts:
+            return self.stand_ins.hosts[name].console
         return self._place(name) / "console.log"
 
     def console_socket(self, name: str) -> Path:
@@ -136,7 +144,7 @@ class Lab:
         return self._place(name) / "console.sock"
 
     def ssh_argv(self, name: str, *command: str) -> list[str]:
-        """Return the ssh command that logs in to a machine as root.
+        """Return the ssh command that logs in to a machine as root, or to a stand-in as the deployment.
 
         Args:
             name: the machine.
@@ -162,7 +170,7 @@ class Lab:
             *words,
             "-p",
             str(port),
-            f"root@{address}",
+            f"{self.stand_ins.hosts[name].user if name in self.stand_ins.hosts else 'root'}@{address}",
             *command,
         ]
 
@@ -183,18 +191,23 @@ class Lab:
         """
         return run(self.ssh_argv(name, command), stdin=stdin, deadline=deadline)
 
-    def in_network(self, argv: Sequence[str], *, deadline: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run a command of this computer inside the lab's network, as a neighbour of the machines.
+    def in_network(
+        self, argv: Sequence[str], place: str = "", *, deadline: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of this computer inside the lab's network, as a neighbour of the machines or at another place.
 
         Args:
             argv: the command.
+            place: `home`, `owner`, `stranger`, `internet` or a stand-in: where in the lab's networks it runs; the
+                machines' own network by default. The last three of `tests.lab.openbsd.networks` need the stand-ins.
             deadline: seconds it may take.
 
         Returns:
             The finished command, whatever its exit code.
         """
         need_root()
-        enter = ["nsenter", f"--net=/run/netns/{self.namespace}"]
+        namespace = f"{self.namespace}-{place}" if place else self.namespace
+        enter = ["nsenter", f"--net=/run/netns/{namespace}"]
         return subprocess.run([*enter, *argv], capture_output=True, text=True, timeout=deadline, check=False)
 
     def running(self, name: str) -> bool:
@@ -225,7 +238,7 @@ class Lab:
                 else "not made"
             )
             for name in self.machines
-        }
+        } | self.stand_ins.status()
 
     def _running_status(self, name: str) -> str:
         told = f"pid {self.pid(name)}, root@{':'.join(map(str, self.relay(name)))}"
@@ -237,8 +250,12 @@ class Lab:
         # QEMU stops a machine whose disk file cannot grow.
         return f"{state}, {told}" + (": is this computer's disk full?" if state == "io-error" else "")
 
-    def up(self) -> None:
-        """Make what is missing and start what is off; a machine that runs is left alone.
+    def up(self, stand_ins: Sequence[str] = (), *, machines: bool = True) -> None:
+        """Make what is missing and start what is off; what runs is left alone.
+
+        Args:
+            stand_ins: names of the OpenBSD stand-ins wanted.
+            machines: whether the machines are wanted.
 
         Raises:
             LabError: the index belongs to another checkout, the lab has another image, or a step failed.
@@ -246,11 +263,16 @@ class Lab:
         need_root()
         with self._locked():
             self._claim()
-            built = self._built()
-            self._make_keys()
+            self._make_key()
             self._make_network()
-            self._serve_packages(built)
-            self._wait([name for name in self.machines if self._start(name, built)])
+            if stand_ins:
+                self.stand_ins.up(stand_ins, self.key.with_name("id_ed25519.pub").read_text())
+                self._write_known_hosts()
+            if machines:
+                built = self._built()
+                self._make_host_keys()
+                self._serve_packages(built)
+                self._wait([name for name in self.machines if self._start(name, built)])
 
     def down(self, *, wipe: bool = False) -> None:
         """Stop everything, also what a crash left behind.
@@ -261,6 +283,7 @@ class Lab:
         need_root()
         with self._locked():
             if self._owner() in (None, self.directory):
+                self.stand_ins.down(grace=0 if wipe else 40)
                 with step("switching off"), ThreadPoolExecutor() as pool:
                     # A machine with guests first lets libvirt-guests.service put them away, one after another.
                     list(pool.map(lambda name: self._power_off(name, 0 if wipe else 120), self.machines))
@@ -273,7 +296,7 @@ class Lab:
                         path.unlink()
 
     def start(self, name: str) -> None:
-        """Switch one machine on and wait until it lets root in.
+        """Switch one machine or stand-in on and wait until it lets one in.
 
         Args:
             name: the machine.
@@ -281,6 +304,9 @@ class Lab:
         Raises:
             LabError: it does not come up.
         """
+        if name in self.stand_ins.hosts:
+            self.up([name], machines=False)
+            return
         need_root()
         with self._locked():
             if self._start(name, self._built()):
@@ -295,7 +321,10 @@ class Lab:
         """
         need_root()
         with self._locked():
-            self._power_off(name, grace)
+            if name in self.stand_ins.hosts:
+                self.stand_ins.hosts[name].stop(grace=grace)
+            else:
+                self._power_off(name, grace)
 
     def kill(self, name: str) -> None:
         """Take a machine's power away. What it had written to its disks is on them.
@@ -304,6 +333,9 @@ class Lab:
             name: the machine.
         """
         need_root()
+        if name in self.stand_ins.hosts:
+            self.stand_ins.hosts[name].stop(grace=0)
+            return
         if process := self._qemu(name):
             # QEMU itself ends in order: what it keeps of a disk image in its memory is no part of the machine.
             with contextlib.suppress(LabError, OSError), monitor(self._place(name) / "qmp.sock", 10) as command:
@@ -324,6 +356,10 @@ class Lab:
         Raises:
             LabError: it is not back in time.
         """
+        if name in self.stand_ins.hosts:
+            need_root()
+            self.stand_ins.hosts[name].reboot()
+            return
         before = self.ssh(name, "cat /proc/sys/kernel/random/boot_id; systemctl --no-block reboot").split()[0]
         until = time.monotonic() + deadline
         while time.monotonic() < until:
@@ -434,7 +470,7 @@ class Lab:
         owner = self._owner()
         if owner is not None and owner != self.directory:
             # A computer that was switched off, or a session that was ended, leaves the claim and nothing behind it.
-            kept = (Process.load(path) for path in owner.glob("**/*.json"))
+            kept = (Process.load(path) for path in _records(owner))
             if any(process is not None and process.alive() for process in kept):
                 raise LabError(
                     f"lab {self.index} of this computer belongs to {owner}: take it down there, or use another index"
@@ -444,10 +480,11 @@ class Lab:
 
     def _sweep(self) -> None:
         """End every process of the lab and remove its namespace; the relays end with their machines."""
-        found = [Process.load(path) for path in self.directory.glob("**/*.json")]
+        found = [Process.load(path) for path in _records(self.directory)]
         for process in found:
             if process:
                 process.stop()
+        self.stand_ins.sweep()
         if (Path("/run/netns") / self.namespace).exists():
             for pid in run(["ip", "netns", "pids", self.namespace]).split():
                 Process.of(int(pid)).stop()
@@ -478,18 +515,26 @@ class Lab:
     def _fingerprint(self, built: _Built) -> dict[str, str]:
         return {name: digest(self._arguments(name, built)) for name in self.machines}
 
-    def _make_keys(self) -> None:
+    def _make_key(self) -> None:
         if not self.key.exists():
             _keygen(self.key, f"homefleet lab {self.index}")
             give_to_user(self.key, self.key.with_name("id_ed25519.pub"))
-        lines = []
-        for name, spec in self.machines.items():
+
+    def _make_host_keys(self) -> None:
+        for name in self.machines:
             place = self._place(name)
             place.mkdir(exist_ok=True)
             if not (place / "ssh_host_ed25519_key").exists():
                 _keygen(place / "ssh_host_ed25519_key", name)
-            address, port = self.relay(name)
-            lines += [f"{names} {self.host_key(name)}" for names in (f"[{address}]:{port}", spec.ip)]
+        self._write_known_hosts()
+
+    def _write_known_hosts(self) -> None:
+        lines = []
+        for name, spec in self.machines.items():
+            if (self._place(name) / "ssh_host_ed25519_key.pub").exists():
+                address, port = self.relay(name)
+                lines += [f"{names} {self.host_key(name)}" for names in (f"[{address}]:{port}", spec.ip)]
+        lines += self.stand_ins.known_hosts()
         text = "".join(f"{line}\n" for line in lines)
         if not self.known_hosts.exists() or self.known_hosts.read_text() != text:
             self.known_hosts.write_text(text)
@@ -636,6 +681,11 @@ class Lab:
     def _copy_in(self, name: str, source: Path) -> None:
         for disk in _DISKS:
             copy_sparse(source / disk, self._place(name) / disk)
+
+
+def _records(directory: Path) -> list[Path]:
+    """Return the files in a lab's directory that may name processes; a stand-in's own files are none of them."""
+    return [*directory.glob("*.json"), *directory.glob("*/*.json")]
 
 
 def _keygen(path: Path, comment: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import socket
+from collections.abc import Sequence
 
 _CLONE_NEWNET = 0x40000000
 
@@ -34,11 +35,11 @@ class Relay:
 
     Args:
         outside: address and port to listen on.
-        inside: address and port of the machine.
+        inside: address and port of the machine, or several: the first one that accepts is taken each time.
         namespace: path of the lab's network namespace.
     """
 
-    def __init__(self, outside: tuple[str, int], inside: tuple[str, int], namespace: str) -> None:
+    def __init__(self, outside: tuple[str, int], inside: Sequence[tuple[str, int]], namespace: str) -> None:
         self._outside = outside
         self._inside = inside
         self._host = os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -47,6 +48,12 @@ class Relay:
         self._open: set[asyncio.Task[None]] = set()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        for endpoint in self._inside[:-1]:
+            with contextlib.suppress(OSError, TimeoutError):
+                return await self._connect_to(endpoint)
+        return await self._connect_to(self._inside[-1])
+
+    async def _connect_to(self, endpoint: tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         # A socket belongs for ever to the namespace in which it was made.
         _enter(self._lab)
         try:
@@ -56,7 +63,7 @@ class Relay:
         made.setblocking(False)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            await asyncio.wait_for(asyncio.get_running_loop().sock_connect(made, self._inside), 3)
+            await asyncio.wait_for(asyncio.get_running_loop().sock_connect(made, endpoint), 3)
         except (OSError, TimeoutError):
             made.close()
             raise
@@ -111,7 +118,7 @@ def _endpoint(text: str) -> tuple[str, int]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--outside", type=_endpoint, required=True)
-    parser.add_argument("--inside", type=_endpoint, required=True)
+    parser.add_argument("--inside", type=_endpoint, required=True, action="append")
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--qemu", type=int, required=True)
     arguments = parser.parse_args()

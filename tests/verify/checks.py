@@ -1,35 +1,34 @@
-"""The checks of a survey: generated from what is declared, judged by what was found. No connection is made here."""
+"""The checks of a survey: generated from what is declared, judged by what was found. No connection is made here.
+
+Those of Ubuntu hosts and their guests are here; tests/verify/openbsd.py has OpenBSD's, common.py what both have.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from deploys.services.hypervisor import definition
 from deploys.services.netplan import Bridge, Netplan
 from deploys.services.nftables import CONF
 from facts.linux.domain import DefinitionError, differences, from_xml
-from fleet.model.service import Daemon, File, Listen, Volume
+from fleet.model.service import Listen, Volume
 from fleet.model.site import Host
-from tests.verify import kinds
-from tests.verify.kinds import Check, Kind, Red
+from tests.verify import kinds, openbsd
+from tests.verify.common import bind, check, files, ports
+from tests.verify.declared import Declared
+from tests.verify.evidence import (
+    MIGRATION_KEYS,
+    MIGRATION_LINK,
+    OpenbsdEvidence,
+    UbuntuEvidence,
+    unit_of,
+)
+from tests.verify.kinds import Check, Red
 from tests.verify.modules.base import Unknown
 from tests.verify.modules.libvirt import Domain
 from tests.verify.modules.nftables import Object, comparable, words
-from tests.verify.modules.sockets import Listening
-from tests.verify.survey import (
-    MARKERS,
-    MIGRATION_KEYS,
-    MIGRATION_LINK,
-    Declared,
-    Evidence,
-    Found,
-    Place,
-    Presence,
-    Survey,
-    unit_of,
-)
+from tests.verify.survey import Found, Place, Presence, Survey
 
 FIREWALL = ("inet", "homefleet")
 """Family and name of our table."""
@@ -37,7 +36,6 @@ FIREWALL = ("inet", "homefleet")
 MANAGED = "homefleet"
 """The tag of every volume that is ours."""
 
-Judge = Callable[[], str | None]
 
 
 def checks(survey: Survey) -> list[Check]:
@@ -52,12 +50,22 @@ def checks(survey: Survey) -> list[Check]:
 
 
 def _of_host(found: Found) -> Iterator[Check]:
-    yield _check(kinds.REACHED, found.host, "reached", lambda: _reached(found), seconds="20")
-    if found.evidence is None:
-        return
-    evidence = found.evidence
-    for part in (_packages, _daemons, _files, _bridges, _ports, _firewall, _groups, _hypervisor):
-        yield from part(evidence, evidence.declared)
+    yield check(kinds.REACHED, found.host, "reached", lambda: _reached(found), seconds="20")
+    if isinstance(found.evidence, OpenbsdEvidence):
+        yield from openbsd.checks(found.evidence)
+    elif isinstance(found.evidence, UbuntuEvidence):
+        yield from _of_ubuntu(found.evidence)
+
+
+def _of_ubuntu(evidence: UbuntuEvidence) -> Iterator[Check]:
+    declared = evidence.declared
+    yield from _packages(evidence, declared)
+    yield from _daemons(evidence, declared)
+    yield from files(evidence)
+    yield from _bridges(evidence, declared)
+    yield from ports(evidence)
+    for part in (_firewall, _groups, _hypervisor):
+        yield from part(evidence, declared)
 
 
 def _reached(found: Found) -> None:
@@ -65,20 +73,20 @@ def _reached(found: Found) -> None:
         raise Red(found.reason)
 
 
-# --- what every host has ---
+# --- what every Ubuntu host has ---
 
 
-def _packages(evidence: Evidence, declared: Declared) -> Iterator[Check]:
+def _packages(evidence: UbuntuEvidence, declared: Declared) -> Iterator[Check]:
     def judge(name: str) -> None:
         status = evidence.dpkg.status(name)
         if status != "ii":
             raise Red("it is not installed" if status is None else f"dpkg calls it {status!r}, not 'ii'")
 
     for name in declared.packages:
-        yield _check(kinds.PACKAGE, declared.host, f"package/{name}", _bind(judge, name), name=name)
+        yield check(kinds.PACKAGE, declared.host, f"package/{name}", bind(judge, name), name=name)
 
 
-def _daemons(evidence: Evidence, declared: Declared) -> Iterator[Check]:
+def _daemons(evidence: UbuntuEvidence, declared: Declared) -> Iterator[Check]:
     def enabled(unit: str) -> None:
         found = evidence.units[unit]
         if found.load != "loaded":
@@ -91,79 +99,23 @@ def _daemons(evidence: Evidence, declared: Declared) -> Iterator[Check]:
         if found.active != "active":
             raise Red(f"it is {found.active} ({found.sub})")
 
-    for daemon in _each_once(declared.daemons):
+    for daemon in declared.daemons:
         unit, where = unit_of(daemon.name), f"service/{daemon.name}"
-        yield _check(kinds.SERVICE_ENABLED, declared.host, f"{where}/enabled", _bind(enabled, unit), unit=unit)
+        yield check(kinds.SERVICE_ENABLED, declared.host, f"{where}/enabled", bind(enabled, unit), unit=unit)
         if not daemon.activated:
-            yield _check(kinds.SERVICE_RUNNING, declared.host, f"{where}/running", _bind(running, unit), unit=unit)
-
-
-def _each_once(daemons: Sequence[Daemon]) -> Iterator[Daemon]:
-    yield from {daemon.name: daemon for daemon in daemons}.values()
-
-
-def _files(evidence: Evidence, declared: Declared) -> Iterator[Check]:
-    for each in declared.sets:
-        for file in each.files:
-            yield from _file(evidence, declared.host, file)
-        ours = {file.path for file in each.files}
-        for pattern in each.exclusive:
-            judge = _bind(_strays, evidence, pattern, ours)
-            stray = pattern.replace("*", "zz-broken")
-            yield _check(kinds.FILE_STRAY, declared.host, f"stray{pattern}", judge, stray=stray)
-    for kind, pattern, meaning in (
-        (kinds.SET_PENDING, MARKERS[0], "left in the middle"),
-        (kinds.SET_ARMED, MARKERS[1], "not confirmed yet"),
-    ):
-        yield _check(kind, declared.host, f"sets/{_last(kind)}", _bind(_markers, evidence, pattern, meaning))
-
-
-def _file(evidence: Evidence, host: Host, file: File) -> Iterator[Check]:
-    def content() -> None:
-        found = evidence.files.get(file.path)
-        if found is None:
-            raise Red("it is missing")
-        if found.sha256 != hashlib.sha256(file.text.encode()).hexdigest():
-            raise Red("its text is not the rendered one" if found.sha256 else f"it is a {found.kind}")
-
-    def owner() -> None:
-        found = evidence.files.get(file.path)
-        wanted = f"{file.owner}:{file.group}"
-        if found is None or f"{found.owner}:{found.group}" != wanted:
-            raise Red("it is missing" if found is None else f"it is {found.owner}:{found.group}'s, not {wanted}'s")
-
-    def mode() -> None:
-        found = evidence.files.get(file.path)
-        if found is None or found.mode != file.mode:
-            raise Red("it is missing" if found is None else f"its mode is {found.mode:o}, not {file.mode:o}")
-
-    known = {"path": file.path, "owner": f"{file.owner}:{file.group}", "mode": f"{file.mode:o}"}
-    for kind, judge in ((kinds.FILE_CONTENT, content), (kinds.FILE_OWNER, owner), (kinds.FILE_MODE, mode)):
-        yield _check(kind, host, f"file{file.path}/{_last(kind)}", judge, **known)
-
-
-def _strays(evidence: Evidence, pattern: str, ours: set[str]) -> None:
-    found = [path for path in evidence.matching(pattern) if path not in ours]
-    if found:
-        raise Red(f"{', '.join(found)} is read too")
-
-
-def _markers(evidence: Evidence, pattern: str, meaning: str) -> None:
-    found = [path.rpartition("/")[2] for path in evidence.matching(pattern)]
-    if found:
-        raise Red(f"{', '.join(found)}: {meaning}")
+            yield check(kinds.SERVICE_RUNNING, declared.host, f"{where}/running", bind(running, unit), unit=unit)
 
 
 # --- network ---
 
 
-def _bridges(evidence: Evidence, declared: Declared) -> Iterator[Check]:
+def _bridges(evidence: UbuntuEvidence, declared: Declared) -> Iterator[Check]:
     service = declared.host.service(Netplan)
     for bridge in service.bridges if service is not None else ():
         yield from _bridge(evidence, declared.host, bridge)
 
 
-def _bridge(evidence: Evidence, host: Host, bridge: Bridge) -> Iterator[Check]:
+def _bridge(evidence: UbuntuEvidence, host: Host, bridge: Bridge) -> Iterator[Check]:
     wanted = {str(each) for item in host.interfaces if item.network == bridge.network for each in item.addresses}
 
     def there() -> None:
@@ -189,12 +141,12 @@ def _bridge(evidence: Evidence, host: Host, bridge: Bridge) -> Iterator[Check]:
             raise Red("; ".join(said))
 
     known = {"bridge": bridge.name, "mac": bridge.uplink, "uplink": _uplink(evidence, bridge)}
-    yield _check(kinds.BRIDGE, host, f"bridge/{bridge.name}", there, **known)
-    yield _check(kinds.BRIDGE_UPLINK, host, f"bridge/{bridge.name}/uplink", uplink, **known)
-    yield _check(kinds.BRIDGE_ADDRESSES, host, f"bridge/{bridge.name}/addresses", addresses, **known)
+    yield check(kinds.BRIDGE, host, f"bridge/{bridge.name}", there, **known)
+    yield check(kinds.BRIDGE_UPLINK, host, f"bridge/{bridge.name}/uplink", uplink, **known)
+    yield check(kinds.BRIDGE_ADDRESSES, host, f"bridge/{bridge.name}/addresses", addresses, **known)
 
 
-def _uplink(evidence: Evidence, bridge: Bridge) -> str:
+def _uplink(evidence: UbuntuEvidence, bridge: Bridge) -> str:
     """Return the name of the uplink, for the breakage alone; the check knows it by its MAC."""
     try:
         ports = evidence.links.ports(bridge.name)
@@ -203,50 +155,17 @@ def _uplink(evidence: Evidence, bridge: Bridge) -> str:
     return next((port.name for port in ports if port.mac == bridge.uplink), "")
 
 
-def _ports(evidence: Evidence, declared: Declared) -> Iterator[Check]:
-    always = [listen for listen in declared.listens if listen.during is None]
-
-    def listening(listen: Listen) -> None:
-        if not any(_covers(listen, each) for each in _outside(evidence)):
-            raise Red("nothing listens there")
-
-    def stray() -> None:
-        found = {
-            f"{each.protocol}/{each.port} ({each.owner or 'the kernel'})"
-            for each in _outside(evidence)
-            if not any(_covers(listen, each) for listen in always)
-        }
-        if found:
-            raise Red(f"not declared: {', '.join(sorted(found))}")
-
-    for listen in always:
-        last = f"-{listen.last_port}" if listen.last_port else ""
-        where = f"port/{listen.protocol}-{listen.port}{last}/listening"
-        known = {"port": str(listen.port), "seconds": "90"}
-        yield _check(kinds.PORT_LISTENING, declared.host, where, _bind(listening, listen), **known)
-    yield _check(kinds.PORT_STRAY, declared.host, "port/stray", stray)
-
-
-def _outside(evidence: Evidence) -> list[Listening]:
-    return [each for each in evidence.sockets.listening if not each.loopback]
-
-
-def _covers(listen: Listen, found: Listening) -> bool:
-    last = listen.last_port or listen.port
-    return listen.protocol == found.protocol and listen.port <= found.port <= last
-
-
-def _firewall(evidence: Evidence, declared: Declared) -> Iterator[Check]:
+def _firewall(evidence: UbuntuEvidence, declared: Declared) -> Iterator[Check]:
     if not declared.filters:
         return
-    yield _check(kinds.FIREWALL_RULES, declared.host, "firewall/rules", lambda: _rules(evidence))
-    yield _check(kinds.FIREWALL_PORTS, declared.host, "firewall/ports", lambda: _accepted(evidence, declared))
+    yield check(kinds.FIREWALL_RULES, declared.host, "firewall/rules", lambda: _rules(evidence))
+    yield check(kinds.FIREWALL_PORTS, declared.host, "firewall/ports", lambda: _accepted(evidence, declared))
     for name in sorted({listen.during for listen in declared.listens if listen.during is not None}):
         where = f"firewall/{name}/empty"
-        yield _check(kinds.BOUNDED_SET, declared.host, where, _bind(_empty, evidence, name), set=name)
+        yield check(kinds.BOUNDED_SET, declared.host, where, bind(_empty, evidence, name), set=name)
 
 
-def _rules(evidence: Evidence) -> None:
+def _rules(evidence: UbuntuEvidence) -> None:
     wanted = comparable(evidence.nftables.of_file(CONF), *FIREWALL)
     found = comparable(evidence.nftables.kernel, *FIREWALL)
     if not wanted:
@@ -259,7 +178,7 @@ def _rules(evidence: Evidence) -> None:
         raise Red("; ".join(said) or "the kernel has the rules in another order")
 
 
-def _accepted(evidence: Evidence, declared: Declared) -> None:
+def _accepted(evidence: UbuntuEvidence, declared: Declared) -> None:
     chain = evidence.nftables.chain(*FIREWALL, "input")
     if chain is None or (chain.get("hook"), chain.get("policy")) != ("input", "drop"):
         raise Red("there is no chain input" if chain is None else f"its policy is {chain.get('policy')}, not drop")
@@ -323,7 +242,7 @@ def _source(right: Any) -> str:
     return text if text.startswith("@") else f"{text}/{128 if ':' in text else 32}"
 
 
-def _empty(evidence: Evidence, name: str) -> None:
+def _empty(evidence: UbuntuEvidence, name: str) -> None:
     found = evidence.nftables.elements(*FIREWALL, name)
     if found is None:
         raise Red("there is no such set")
@@ -334,16 +253,16 @@ def _empty(evidence: Evidence, name: str) -> None:
 # --- hypervisors ---
 
 
-def _groups(evidence: Evidence, declared: Declared) -> Iterator[Check]:
+def _groups(evidence: UbuntuEvidence, declared: Declared) -> Iterator[Check]:
     def judge(name: str) -> None:
         if name not in evidence.lvm.groups:
             raise Red(f"it does not exist; there is {', '.join(sorted(evidence.lvm.groups)) or 'none'}")
 
     for group in declared.groups:
-        yield _check(kinds.GROUP, declared.host, f"group/{group.name}", _bind(judge, group.name), group=group.name)
+        yield check(kinds.GROUP, declared.host, f"group/{group.name}", bind(judge, group.name), group=group.name)
 
 
-def _hypervisor(evidence: Evidence, declared: Declared) -> Iterator[Check]:
+def _hypervisor(evidence: UbuntuEvidence, declared: Declared) -> Iterator[Check]:
     def network() -> None:
         if "default" in evidence.libvirt.networks:
             raise Red("it is there")
@@ -359,17 +278,17 @@ def _hypervisor(evidence: Evidence, declared: Declared) -> Iterator[Check]:
             raise Red(f"a path is open or was left: {', '.join(evidence.migration_units)}")
 
     if declared.is_hypervisor:
-        yield _check(kinds.DEFAULT_NETWORK, declared.host, "libvirt/default-network", network)
-        yield _check(kinds.MIGRATION_KEY, declared.host, "migration/key", key)
-        yield _check(kinds.MIGRATION_UNIT, declared.host, "migration/unit", unit)
+        yield check(kinds.DEFAULT_NETWORK, declared.host, "libvirt/default-network", network)
+        yield check(kinds.MIGRATION_KEY, declared.host, "migration/key", key)
+        yield check(kinds.MIGRATION_UNIT, declared.host, "migration/unit", unit)
 
 
 def _of_guest(survey: Survey, place: Place, found: Found) -> Iterator[Check]:
     """Yield what is checked of a guest on `found`: nothing unless this host answers for it."""
-    if found.evidence is None or _answers_for(survey, place) != found.host.name:
+    if not isinstance(found.evidence, UbuntuEvidence) or _answers_for(survey, place) != found.host.name:
         return
     guest, host = place.guest, found.host
-    yield _check(kinds.GUEST_PLACE, host, f"guest/{guest.name}/place", lambda: _one_place(place), guest=guest.name)
+    yield check(kinds.GUEST_PLACE, host, f"guest/{guest.name}/place", lambda: _one_place(place), guest=guest.name)
     if place.on != (host.name,):
         return
     domain = found.evidence.domain(guest)
@@ -405,7 +324,7 @@ def _one_place(place: Place) -> None:
         raise Red(f"{where}; its home is {place.guest.guest.home}")
 
 
-def _domain(evidence: Evidence, host: Host, guest: Host, domain: Domain) -> Iterator[Check]:
+def _domain(evidence: UbuntuEvidence, host: Host, guest: Host, domain: Domain) -> Iterator[Check]:
     said = guest.guest
     assert said is not None
     address = guest.answers_at()
@@ -441,15 +360,15 @@ def _domain(evidence: Evidence, host: Host, guest: Host, domain: Domain) -> Iter
 
     known = {"guest": guest.name, "address": address or ""}
     where = f"guest/{guest.name}"
-    yield _check(kinds.GUEST_DEFINED, host, f"{where}/defined", defined, **known)
-    yield _check(kinds.GUEST_DEFINITION, host, f"{where}/definition", as_declared, **known)
-    yield _check(kinds.GUEST_RUNNING, host, f"{where}/running", running, **known)
-    yield _check(kinds.GUEST_AUTOSTART, host, f"{where}/autostart", autostart, **known)
+    yield check(kinds.GUEST_DEFINED, host, f"{where}/defined", defined, **known)
+    yield check(kinds.GUEST_DEFINITION, host, f"{where}/definition", as_declared, **known)
+    yield check(kinds.GUEST_RUNNING, host, f"{where}/running", running, **known)
+    yield check(kinds.GUEST_AUTOSTART, host, f"{where}/autostart", autostart, **known)
     if address is not None and domain.state == "running":
-        yield _check(kinds.GUEST_ANSWERS, host, f"{where}/answers", answers, **known)
+        yield check(kinds.GUEST_ANSWERS, host, f"{where}/answers", answers, **known)
 
 
-def _volume(evidence: Evidence, host: Host, volume: Volume) -> Iterator[Check]:
+def _volume(evidence: UbuntuEvidence, host: Host, volume: Volume) -> Iterator[Check]:
     path = f"{volume.group}/{volume.name}"
 
     def there() -> None:
@@ -470,12 +389,12 @@ def _volume(evidence: Evidence, host: Host, volume: Volume) -> Iterator[Check]:
             raise Red(f"it is tagged {', '.join(sorted(found)) or 'nothing'}, not {MANAGED}, guest={volume.guest}")
 
     where, known = f"volume/{volume.name}", _volume_words(evidence, volume)
-    yield _check(kinds.VOLUME, host, where, there, **known)
-    yield _check(kinds.VOLUME_SIZE, host, f"{where}/size", size, **known)
-    yield _check(kinds.VOLUME_TAGS, host, f"{where}/tags", tags, **known)
+    yield check(kinds.VOLUME, host, where, there, **known)
+    yield check(kinds.VOLUME_SIZE, host, f"{where}/size", size, **known)
+    yield check(kinds.VOLUME_TAGS, host, f"{where}/tags", tags, **known)
 
 
-def _volume_words(evidence: Evidence, volume: Volume) -> dict[str, str]:
+def _volume_words(evidence: UbuntuEvidence, volume: Volume) -> dict[str, str]:
     try:
         size = evidence.lvm.rounded(volume.group, volume.size)
     except Unknown:
@@ -483,7 +402,7 @@ def _volume_words(evidence: Evidence, volume: Volume) -> dict[str, str]:
     return {"group": volume.group, "volume": volume.name, "size": str(size), "tag": MANAGED}
 
 
-def _seen(evidence: Evidence, host: Host, domain: Domain, volume: Volume) -> Check:
+def _seen(evidence: UbuntuEvidence, host: Host, domain: Domain, volume: Volume) -> Check:
     def judge() -> None:
         found = evidence.lvm.volumes.get(f"{volume.group}/{volume.name}")
         seen = domain.capacity.get(volume.path)
@@ -495,16 +414,4 @@ def _seen(evidence: Evidence, host: Host, domain: Domain, volume: Volume) -> Che
             raise Red(f"the guest sees {seen} bytes, the volume has {found.size}")
 
     where = f"guest/{volume.guest}/disk/{volume.name}"
-    return _check(kinds.GUEST_DISK, host, where, judge, **_volume_words(evidence, volume))
-
-
-def _check(kind: Kind, host: Host, name: str, judge: Judge, /, **known: str) -> Check:
-    return Check(kind, host.name, name, judge, known)
-
-
-def _bind(judge: Callable[..., None], *arguments: Any) -> Judge:
-    return lambda: judge(*arguments)
-
-
-def _last(kind: Kind) -> str:
-    return kind.name.rpartition("-")[2]
+    return check(kinds.GUEST_DISK, host, where, judge, **_volume_words(evidence, volume))

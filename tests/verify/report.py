@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from tests.verify.checks import checks
+from tests.verify.evidence import UbuntuEvidence
 from tests.verify.kinds import Check, Red
 from tests.verify.modules.base import Unknown
 from tests.verify.survey import Place, Presence, Survey
@@ -103,7 +104,7 @@ class Report:
 
     def _state(self, place: Place) -> str:
         evidence = self.survey.found[place.on[0]].evidence
-        domain = evidence.domain(place.guest) if evidence is not None else None
+        domain = evidence.domain(place.guest) if isinstance(evidence, UbuntuEvidence) else None
         state = domain.state if domain is not None else "unknown"
         return "runs" if state == "running" else f"is {state}"
 

@@ -53,6 +53,7 @@ _PACKAGES = (
     "rsync",
     "signify-openbsd",
     "unbound",
+    "unbound-anchor",
 )
 _NOT_UNPACKED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 
@@ -72,7 +73,7 @@ TOOLS = {
     ),
     "/usr/sbin": (
         "chroot nsd nsd-checkconf nsd-checkzone nsd-control ntpctl ntpd sendmail smtpctl smtpd unbound "
-        "unbound-checkconf unbound-control"
+        "unbound-anchor unbound-checkconf unbound-control"
     ),
 }
 _ALIASES = {"sh": "mksh", "ksh": "mksh", "awk": "original-awk", "signify": "signify-openbsd", "mail": "bsd-mailx"}
@@ -89,8 +90,10 @@ _PATCHES = (
     ("smtpd", b"unknown user opensmtpq\0", b"unknown user _smtpq\0"),
     ("smtpd", b"\0/etc/ssl/certs/ca-certificates.crt\0", b"\0/etc/ssl/cert.pem\0"),
     ("smtpctl", b"\0opensmtpq\0", b"\0_smtpq\0"),
+    ("unbound", b"\0/etc/unbound\0", b"\0/var/unbound\0"),
+    ("unbound-checkconf", b"\0/etc/unbound\0", b"\0/var/unbound\0"),
 )
-_SETUID = ("doas", "su", "passwd")
+_SETUID = ("doas", "passwd", "ping", "su")
 # Kept of Debian's /etc: what its C library and its programs cannot do without.
 _KEPT_IN_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "protocols", "rpc", "services", "ssl")
 

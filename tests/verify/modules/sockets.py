@@ -30,7 +30,7 @@ class Listening:
         """True if only this host itself can reach it."""
         address, _, interface = self.address.partition("%")
         address = address.strip("[]")
-        if interface == "lo":
+        if interface in ("lo", "lo0"):
             return True
         if address == "*":
             return False

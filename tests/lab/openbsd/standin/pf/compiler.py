@@ -36,6 +36,8 @@ _MOST_TRANSLATIONS = 127
 _FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32, "E": 64, "W": 128}
 _ADDRESS = {4: "ip", 6: "ip6"}
 _TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+# What a test is about tells the family, in the words of a test for nothing else.
+_FAMILY = {word: f"meta nfproto ipv{family}" for family, word in _ADDRESS.items()}
 KEEP = 365 * 86400
 """Seconds an address that overload added stays: until somebody removes it; its age is what is missing from this."""
 
@@ -608,7 +610,13 @@ def _dynamic(family: int) -> str:
 
 
 def _product(*choices: list[list[str]]) -> list[list[str]]:
-    return [[test for choice in way for test in choice] for way in itertools.product(*choices)]
+    ways = [[test for choice in way for test in choice] for way in itertools.product(*choices)]
+    return [way for way in ways if len({_FAMILY.get(test.split(" ", 1)[0], test) for test in _of_family(way)}) < 2]
+
+
+def _of_family(way: Sequence[str]) -> list[str]:
+    """Return the tests that only packets of one address family can pass: nftables refuses two that contradict."""
+    return [test for test in way if test.split(" ", 1)[0] in _FAMILY or test.startswith("meta nfproto ")]
 
 
 def _outermost(nets: Sequence[Net]) -> list[Net]:
