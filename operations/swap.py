@@ -358,9 +358,10 @@ fi"""
 
 
 def _apply(command: str) -> str:
+    # What a daemon writes at its start is not ours to hide from its own user: unbound's trust anchor, for one.
     return f"""\
 step='applying the new files' how=''
-if ( {command} ) </dev/null >"tmp/$name.log" 2>&1; then :; else
+if ( umask 022; {command} ) </dev/null >"tmp/$name.log" 2>&1; then :; else
 	said=1; say 'the new files were not accepted, the old ones are back:'
 	if [ -s "tmp/$name.log" ]; then tail -n 5 "tmp/$name.log" >&2; else say 'nothing was said; is a disk full?'; fi
 	exit 1
@@ -437,9 +438,11 @@ case $mode in
 keep) {"failed=1" if followed else ":"} ;;
 files) ;;
 boot) (
+umask 022
 {wanted.undo_at_boot or ":"}
 ) </dev/null >/dev/null 2>&1 || failed=1{"" if wanted.dangerous else "; failed=1"} ;;
 *) (
+umask 022
 {wanted.undo or ":"}
 """
     last = """\

@@ -37,7 +37,6 @@ MANAGED = "homefleet"
 """The tag of every volume that is ours."""
 
 
-
 def checks(survey: Survey) -> list[Check]:
     """Return every check of the hosts that are to be verified, in the inventory's order."""
     made: list[Check] = []

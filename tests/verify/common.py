@@ -116,7 +116,7 @@ def ports(evidence: Evidence) -> Iterator[Check]:
         if found:
             raise Red(f"not declared: {', '.join(sorted(found))}")
 
-    for listen in always:
+    for listen in {(each.protocol, each.port, each.last_port): each for each in always}.values():
         last = f"-{listen.last_port}" if listen.last_port else ""
         where = f"port/{listen.protocol}-{listen.port}{last}/listening"
         known = {"port": str(listen.port), "seconds": "90"}

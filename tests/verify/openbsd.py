@@ -134,7 +134,7 @@ def _accounts(evidence: OpenbsdEvidence) -> Iterator[Check]:
             "other": _BLOWFISH,
         }
         if account.removed:
-            yield check(kinds.ACCOUNT_REMOVED, host, f"{where}/removed", bind(_removed, evidence, account), **known)
+            yield check(kinds.ACCOUNT_PASSWORD, host, f"{where}/removed", bind(_removed, evidence, account), **known)
             continue
         for kind, name, judge in (
             (kinds.ACCOUNT, where, _account),

@@ -21,6 +21,7 @@ from tests.verify.declared import Declared
 from tests.verify.evidence import Evidence, UbuntuEvidence, evidence_of
 from tests.verify.modules.base import Unknown
 
+
 class SurveyError(Exception):
     """What was asked for cannot be verified at all; one line."""
 
