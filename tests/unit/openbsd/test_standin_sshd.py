@@ -93,8 +93,8 @@ def test_pam_is_asked_and_comes_first(root: Path) -> None:
     assert "PidFile /var/run/sshd.pid" in header
 
 
-def test_an_own_pid_file_and_environment_win(root: Path) -> None:
-    (root / CONFIG).write_text("PidFile /var/run/other.pid\nSetEnv A=b\n")
+def test_an_own_pid_file_environment_and_level_win(root: Path) -> None:
+    (root / CONFIG).write_text("PidFile /var/run/other.pid\nSetEnv A=b\nLogLevel INFO\n")
     assert sshd.Compiler(sshd.CONFIG, []).shift == 2
 
 

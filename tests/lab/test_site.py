@@ -1,0 +1,206 @@
+"""The base on every OpenBSD host: deployed from nothing, again, after a reboot, and who is let in by what it made."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet.load import ROOT, load
+from tests.lab.conftest import INDEX
+from tests.lab.lab import Lab, lab_directory
+from tests.lab.pair import Pair
+
+# Beside the labs of the machines and of the bare stand-ins.
+SITE = INDEX + 61
+OPENBSD = ("db1", "manicouagan1", "ns3", "pancake", "virtie", "web1")
+MAX_EXECS = 10
+EVERYTHING = ("--limit", "openbsd")
+RULES = "pfctl -sr; sha256 -q /etc/pf.conf"
+# pf.conf of ns3 with some words of it replaced, as a mistake in a template would do.
+BENT = """\
+from deploys.services.pf import Pf
+from inventories import vultr
+
+class Bent(Pf):
+    def renders(self, host, fleet):
+        for made in super().renders(host, fleet):
+            files = [it.model_copy(update={{"text": it.text.replace("{old}", "{new}")}}) for it in made.files]
+            yield made.model_copy(update={{"files": tuple(files)}})
+
+_ns3 = vultr.site.host("ns3")
+_services = tuple(Bent() if isinstance(it, Pf) else it for it in _ns3.services)
+vultr.site = vultr.site.model_copy(update={{"hosts": (_ns3.model_copy(update={{"services": _services}}),)}})
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """All OpenBSD hosts with the base on them; the run fails if anything was asked that is not modelled."""
+    lab = Lab(SITE, lab_directory(SITE), machines=())
+    lab.down(wipe=True)
+    lab.up(OPENBSD, machines=False)
+    pair = Pair(lab, tmp_path_factory.mktemp("site"))
+    first = pair.deploy(*EVERYTHING, role="site")
+    assert first.code == 0, first.output
+    yield pair
+    asked = lab.stand_ins.unmodelled()
+    lab.down()
+    assert asked == {}
+
+
+def root(site: Pair, name: str, command: str) -> str:
+    """Run a command as the stand-in's root, past its sshd, and return what it printed."""
+    argv = site.lab.stand_ins.hosts[name].enter(["/bin/ksh", "-c", command])
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=-1, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def opens(site: Pair, place: str, address: str, port: int) -> bool:
+    argv = ["timeout", "2", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
+    return site.lab.in_network(argv, place).returncode == 0
+
+
+def armed(site: Pair, changes: str) -> subprocess.Popen[bytes]:
+    """Start a run on ns3 and return its process once the way back of pf's rules is armed."""
+    log = site.folder / f"armed{time.monotonic_ns()}.txt"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            site.command(["-y", "--limit", "ns3"], changes, "site"),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "PYINFRA_PROGRESS": "off"},
+        )
+    until = time.monotonic() + 120
+    while "pf" not in root(site, "ns3", "ls /var/db/homefleet/armed").split():
+        if time.monotonic() > until or process.poll() is not None:
+            process.kill()
+            raise AssertionError(log.read_text())
+        time.sleep(0.1)
+    return process
+
+
+def wait_for_rest(site: Pair, seconds: float) -> None:
+    """Wait until nothing of pf's set is armed or pending on ns3."""
+    until = time.monotonic() + seconds
+    while "pf" in root(site, "ns3", "ls /var/db/homefleet/armed /var/db/homefleet/pending").split():
+        assert time.monotonic() < until, f"not within {seconds:.0f} s"
+        time.sleep(0.5)
+
+
+def test_a_second_run_changes_nothing_and_is_cheap(site: Pair) -> None:
+    count = "grep -c 'Starting session: command' /var/log/authlog || :"
+    before = {name: int(root(site, name, count)) for name in OPENBSD}
+    run = site.deploy(*EVERYTHING, role="site")
+    assert run.code == 0, run.output
+    for name in OPENBSD:
+        assert run.changes(name) == 0, run.output
+        used = int(root(site, name, count)) - before[name]
+        assert 0 < used <= MAX_EXECS, f"{name}: {used} commands"
+
+
+def test_a_run_after_a_reboot_changes_nothing(site: Pair) -> None:
+    for name in OPENBSD:
+        site.reboot(name)
+    run = site.deploy(*EVERYTHING, role="site")
+    assert run.code == 0, run.output
+    assert [run.changes(name) for name in OPENBSD] == [0] * len(OPENBSD), run.output
+    for name in OPENBSD:
+        assert root(site, name, "rcctl ls failed || :") == "", name
+
+
+def test_what_is_not_declared_is_closed(site: Pair) -> None:
+    """Port 22 listens, for the day on which pf.conf does not load, and nobody reaches it."""
+    for name, address in (("virtie", "198.51.100.80"), ("ns3", "192.0.2.53"), ("pancake", "203.0.113.2")):
+        assert root(site, name, "netstat -na -f inet | grep -c '[.]22 .*LISTEN'").strip() != "0"
+        for place in ("stranger", "owner"):
+            found = {port: opens(site, place, address, port) for port in (22, 53, 2022, 2247)}
+            assert found == {22: False, 53: False, 2022: True, 2247: False}, f"{name} from {place}"
+        if name != "pancake":
+            assert opens(site, "deployer", address, 2247)
+
+
+def test_a_person_opens_the_deployments_port_for_an_address(site: Pair) -> None:
+    assert not opens(site, "owner", "192.0.2.53", 2247)
+    root(site, "ns3", "pfctl -q -t deploy_allowed -T add 100.64.1.10")
+    assert opens(site, "owner", "192.0.2.53", 2247)
+    assert not opens(site, "stranger", "192.0.2.53", 2247)
+    root(site, "ns3", "pfctl -q -t deploy_allowed -T delete 100.64.1.10")
+    assert not opens(site, "owner", "192.0.2.53", 2247)
+
+
+def test_a_banned_address_is_shut_out_of_everything_but_stays_out_of_nobodys_way(site: Pair) -> None:
+    root(site, "virtie", "pfctl -q -t api_bans -T add 100.64.2.10 203.0.113.2")
+    assert not opens(site, "stranger", "198.51.100.80", 2022)
+    assert opens(site, "owner", "198.51.100.80", 2022)
+    # Our own address is passed before any ban.
+    assert opens(site, "deployer", "198.51.100.80", 2247)
+    root(site, "virtie", "pfctl -q -t api_bans -T flush")
+
+
+def test_what_a_host_receives_is_its_own(site: Pair) -> None:
+    """No two hosts have a secret in common, and no secret is anywhere that others of the host can read."""
+    seeds = {name: root(site, name, "cat /home/owner/.totp-key").strip() for name in OPENBSD}
+    assert len(set(seeds.values())) == len(OPENBSD)
+    for name, seed in seeds.items():
+        others = [value for other, value in seeds.items() if other != name]
+        found = root(site, name, "grep -rlE '" + "|".join(others) + "' /etc /home /root /var 2>/dev/null || :")
+        assert found == "", f"{name}: another host's secret is in {found}"
+        where = root(site, name, f"grep -rl {seed} /etc /home /root /var /tmp 2>/dev/null || :")
+        assert where == "/home/owner/.totp-key\n"
+        assert root(site, name, "stat -f '%Su %Lp' /home/owner/.totp-key").split() == ["owner", "400"]
+
+
+def test_an_error_in_pf_conf_never_loads(site: Pair) -> None:
+    before = root(site, "ns3", RULES)
+    run = site.deploy("--limit", "ns3", changes=BENT.format(old="keep state", new="keep stat"), role="site")
+    assert run.code != 0, run.output
+    assert "the check refused the new files" in run.failed("ns3")["pf"], run.output
+    assert root(site, "ns3", RULES) == before
+
+
+def test_rules_that_lock_out_go_back_within_a_minute_though_the_controller_is_dead(site: Pair) -> None:
+    """The real minute: the host's own timer puts the old rules back."""
+    before = root(site, "ns3", RULES)
+    process = armed(site, BENT.format(old="port 2247", new="port 2299"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    start = time.monotonic()
+    wait_for_rest(site, 75)
+    assert time.monotonic() - start > 20
+    assert root(site, "ns3", RULES) == before
+    again = site.deploy("--limit", "ns3", role="site")
+    assert again.code == 0, again.output
+    assert again.changes("ns3") == 0, again.output
+
+
+def test_a_reboot_within_that_minute_comes_back_with_the_old_rules(site: Pair) -> None:
+    before = root(site, "ns3", RULES)
+    process = armed(site, BENT.format(old="port 2247", new="port 2299"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    site.lab.kill("ns3")
+    site.lab.start("ns3")
+    wait_for_rest(site, 20)
+    assert root(site, "ns3", RULES) == before
+    again = site.deploy("--limit", "ns3", role="site")
+    assert again.code == 0, again.output
+    assert again.changes("ns3") == 0, again.output
+
+
+def test_nothing_of_a_lab_is_asked_of_production(site: Pair) -> None:
+    """The lab's secrets are in the lab's own folder, of the lab's own kind."""
+    fleet, _ = load(str(site.inventory()))
+    assert {place.secrets.kind for place in fleet.sites} == {"lab"}
+    assert {place.secrets.folder for place in fleet.sites} == {f".lab/{SITE}/secrets"}
+    assert Path(ROOT, f".lab/{SITE}/secrets/home/db1.age").is_file()
