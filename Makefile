@@ -9,16 +9,16 @@ AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=DEBIAN_MIRROR,
 run: setup
 	$(FLEET) lab up $(if $(BARE),--bare)
 	$(FLEET) run lab hypervisor
-	$(FLEET) verify lab
+	$(FLEET) verify lab --limit kvm1 --limit kvm2
 	$(FLEET) status lab
 
 test: setup root lint
-	$(AS_ROOT) $(PYTEST) tests/unit tests/render tests/lab --ignore=tests/lab/torture
+	$(AS_ROOT) $(PYTEST) tests/unit tests/render tests/standin tests/lab --ignore=tests/lab/torture
 
 check: setup root lint
 	EXAMPLES=150 $(PYTEST) tests/unit tests/render
 
-# The Debian 13 root whose parsers read every rendered file: built once, then taken from the cache.
+# The Debian 13 root whose parsers read every rendered file, and the stand-ins' own: built once, then taken from the cache.
 root: setup
 	@$(FLEET) lab build >/dev/null
 

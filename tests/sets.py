@@ -6,6 +6,7 @@ OpenBSD's ksh.
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -183,7 +184,13 @@ class Place:
     def working(self) -> list[str]:
         """Return who is at work on a set: a lock whose process is gone is nobody."""
         links = [link for link in self.run.glob("*") if not link.name.endswith(".timer") and link.is_symlink()]
-        return [link.name for link in links if Path("/proc", link.readlink()).exists()]
+        found = []
+        for link in links:
+            # Whoever was at work may have ended since the folder was listed.
+            with contextlib.suppress(FileNotFoundError):
+                if Path("/proc", link.readlink()).exists():
+                    found.append(link.name)
+        return found
 
     def rest(self) -> None:
         """Wait until nobody is at work on a set."""

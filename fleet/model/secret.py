@@ -194,6 +194,11 @@ def parse_shape(text: str) -> Shape:
     raise ValueError(f"{text!r} is no shape of a secret")
 
 
+def is_marked(text: str) -> bool:
+    """Return whether `text` has a mark in it, whole or changed."""
+    return _OPENING in text
+
+
 def marks(text: str) -> tuple[Secret, ...]:
     """Return the secrets whose marks are in `text`, each once, in their order.
 

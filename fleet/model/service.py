@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fleet.model.base import Model
-from fleet.model.secret import marks
+from fleet.model.secret import is_marked
 from fleet.model.types import Name, Port, Size
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class File(Model):
 
     @model_validator(mode="after")
     def _marked(self) -> File:
-        if marks(self.text) and not self.secret:
+        if is_marked(self.text) and not self.secret:
             object.__setattr__(self, "secret", True)
         return self
 

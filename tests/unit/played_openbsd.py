@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from dataclasses import dataclass, field
 
@@ -170,8 +169,6 @@ def digest(text: str) -> str:
 def healthy_openbsd(declared: Declared) -> OpenbsdMachine:
     """Return the host as it is after a deploy."""
     names = {text: f"{text.partition('--')[0]}-1.2.3" for text in declared.packages}
-    bounded = dict.fromkeys(declared.bounded, [""])
-    tables = {table.name: [] for table in declared.tables} | {name: [] for name in bounded}
     accounts = declared.accounts
     return OpenbsdMachine(
         packages={"quirks--": "quirks-7.14", **names},
@@ -226,7 +223,7 @@ def healthy_openbsd(declared: Declared) -> OpenbsdMachine:
         tabs={user: _tab(declared, user) for user in declared.job_users},
         sockets=_sockets(declared),
         permits=["no"],
-        tables=tables,
+        tables={name: [] for name in (*(table.name for table in declared.tables), *declared.bounded)},
         loaded=list(RULES),
         ruleset=[*OPTIONS, *(rule.replace("5f2c", "9d01") for rule in RULES)],
     )
@@ -266,8 +263,3 @@ def _sockets(declared: Declared) -> list[str]:
         "udp          0      0  *.514                  *.*                   ",
         "udp          0      0  *.*                    *.*                   ",
     ]
-
-
-def copied(machine: OpenbsdMachine) -> OpenbsdMachine:
-    """Return a machine of its own that can be broken."""
-    return copy.deepcopy(machine)

@@ -42,14 +42,14 @@ def checks(survey: Survey) -> list[Check]:
     made: list[Check] = []
     for found in survey.found.values():
         if found.wanted and found.presence is not Presence.AWAY:
-            made += _of_host(found)
+            made += _of_host(survey, found)
             for place in survey.places:
                 made += _of_guest(survey, place, found)
     return made
 
 
-def _of_host(found: Found) -> Iterator[Check]:
-    yield check(kinds.REACHED, found.host, "reached", lambda: _reached(found), seconds="20")
+def _of_host(survey: Survey, found: Found) -> Iterator[Check]:
+    yield check(kinds.REACHED, found.host, "reached", lambda: _reached(survey, found), seconds="20")
     if isinstance(found.evidence, OpenbsdEvidence):
         yield from openbsd.checks(found.evidence)
     elif isinstance(found.evidence, UbuntuEvidence):
@@ -67,9 +67,16 @@ def _of_ubuntu(evidence: UbuntuEvidence) -> Iterator[Check]:
         yield from part(evidence, declared)
 
 
-def _reached(found: Found) -> None:
-    if found.evidence is None:
-        raise Red(found.reason)
+def _reached(survey: Survey, found: Found) -> str | None:
+    if found.evidence is not None:
+        return None
+    if found.silent and survey.waits(found.host):
+        return _passphrase(found.host)
+    raise Red(found.reason)
+
+
+def _passphrase(guest: Host) -> str:
+    return f"waits for its passphrase: fleet console {guest.name}"
 
 
 # --- what every Ubuntu host has ---
@@ -354,7 +361,7 @@ def _domain(evidence: UbuntuEvidence, host: Host, guest: Host, domain: Domain) -
         if address in evidence.answering:
             return None
         if said.encrypted:
-            return f"waits for its passphrase: fleet console {guest.name}"
+            return _passphrase(guest)
         raise Red(f"{address} does not answer an echo request from {host.name}")
 
     known = {"guest": guest.name, "address": address or ""}

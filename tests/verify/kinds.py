@@ -128,8 +128,9 @@ PACKAGE = _kind(
         "package/socat",
     ),
     openbsd=Trial(
-        "pkg_delete -I $(pkg_info -q | grep -e '^'@stem@-'[0-9]')",
-        "pkg_add -I @name@",
+        # What pkg_info does not see is not there; the mirror is not needed to mend it.
+        "mv /var/db/pkg/@stem@-[0-9]* /var/db/homefleet/",
+        "mv /var/db/homefleet/@stem@-[0-9]* /var/db/pkg/",
         "package/rsync--",
     ),
 )
@@ -346,7 +347,7 @@ PORT_STRAY = _kind(
     ),
     openbsd=Trial(
         "nohup nc -lk 9999 </dev/null >/dev/null 2>&1 & echo $! >/var/run/homefleet-broken.pid",
-        "kill $(cat /var/run/homefleet-broken.pid); rm -f /var/run/homefleet-broken.pid",
+        'kill "$(cat /var/run/homefleet-broken.pid)"; rm -f /var/run/homefleet-broken.pid',
     ),
 )
 

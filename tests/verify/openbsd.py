@@ -92,9 +92,9 @@ def _unlike(daemon: Daemon, found: Service) -> Iterator[str]:
     for name, value in wanted.items():
         if value in (None, ""):
             if name in found.stored:
-                yield f"its {name} are {found.values.get(name, 'unknown')!r}, not its own default"
+                yield f"{name}: {found.values.get(name, '')!r}, not the default of its own"
         elif found.values.get(name) != str(value):
-            yield f"its {name} are {found.values.get(name, 'unknown')!r}, not {str(value)!r}"
+            yield f"{name}: {found.values.get(name, '')!r}, not {str(value)!r}"
 
 
 # --- accounts ---
@@ -304,8 +304,8 @@ def _firewall(evidence: OpenbsdEvidence) -> Iterator[Check]:
             raise Red(f"{PF_CONF} has no rule")
         missing = [rule for rule in wanted if rule not in loaded]
         extra = [rule for rule in loaded if rule not in wanted]
-        said = [f"{len(missing)} of {len(wanted)} are not loaded, such as {missing[0]!r}"] if missing else []
-        said += [f"{len(extra)} others are loaded, such as {extra[0]!r}"] if extra else []
+        said = [f"not loaded: {len(missing)} of {len(wanted)}, such as {missing[0]!r}"] if missing else []
+        said += [f"loaded and not in the file: {len(extra)}, such as {extra[0]!r}"] if extra else []
         if not said and wanted != loaded:
             said = ["they are loaded in another order or number"]
         if said:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
 from functools import cached_property
@@ -36,13 +36,17 @@ class Presence(StrEnum):
 
 @dataclass(frozen=True)
 class Found:
-    """A host as it was found: `evidence` if it was reached, else `reason`; `wanted`, its checks are asked for."""
+    """A host as it was found: `evidence` if it was reached, else `reason`; `wanted`, its checks are asked for.
+
+    `silent`: it took no TCP connection, which a machine that waits for its passphrase does not either.
+    """
 
     host: Host
     presence: Presence
     wanted: bool = True
     reason: str = ""
     evidence: Evidence | None = None
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,19 @@ class Survey:
     def places(self) -> tuple[Place, ...]:
         """Where each guest is, in the inventory's order."""
         return tuple(self._places())
+
+    def waits(self, guest: Host) -> bool:
+        """True if `guest` runs, is encrypted and does not answer: it waits for its passphrase."""
+        address = guest.answers_at()
+        if guest.guest is None or not guest.guest.encrypted or address is None:
+            return False
+        for place in self.places:
+            if place.guest.name == guest.name and len(place.on) == 1:
+                evidence = self.found[place.on[0]].evidence
+                assert isinstance(evidence, UbuntuEvidence)
+                domain = evidence.domain(guest)
+                return domain is not None and domain.state == "running" and address not in evidence.answering
+        return False
 
     def _places(self) -> Iterator[Place]:
         twins = [item for item in self.found.values() if item.host.service(Hypervisor) is not None]
@@ -126,7 +143,7 @@ def survey(fleet: Fleet, sites: Sequence[Site], today: date, ask: Ask, limit: Se
         answers = pool.map(lambda host: ask(Declared(fleet, host, today)), asked)
         for host, found in zip(asked, answers, strict=True):
             is_wanted = host.name in verified
-            made.found[host.name] = Found(host, found.presence, is_wanted, found.reason, found.evidence)
+            made.found[host.name] = replace(found, wanted=is_wanted)
     return made
 
 
@@ -146,7 +163,7 @@ def over_ssh(folder: Path) -> Ask:
         reason = backend.probe(host.connection)
         if reason is not None:
             away = host.presence == "sometimes"
-            return Found(host, Presence.AWAY if away else Presence.FAILED, reason=reason)
+            return Found(host, Presence.AWAY if away else Presence.FAILED, reason=reason, silent=True)
         evidence = evidence_of(declared, backend.connect(host, folder))
         try:
             evidence.remote.backend.prefetch(tuple(evidence.questions().values()))
