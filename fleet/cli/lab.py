@@ -16,6 +16,7 @@ from tests.lab.host import LabError
 from tests.lab.lab import Lab
 from tests.lab.openbsd import root
 from tests.lab.qmp import connect
+from tests.render.parsers import parsers
 
 _KEPT_VARIABLES = ("DEBIAN_MIRROR", "XDG_CACHE_HOME")
 _BELL_AFTER = 10.0
@@ -174,6 +175,7 @@ def build(bare: bool) -> None:
             click.echo(images.bare() if bare else images.packages_image())
             if not bare:
                 click.echo(root.system())
+                click.echo(parsers())
         except LabError:
             if os.geteuid() == 0:
                 raise
