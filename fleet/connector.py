@@ -153,6 +153,7 @@ class FleetConnector(SSHConnector):
         super().__init__(state, host)
         self._lock = RLock()
         self._presence: Presence | None = None
+        self._port = 22
         if hasattr(state, "should_raise_failed_hosts"):
             state.should_raise_failed_hosts = _never_raise
         logger = logging.getLogger("pyinfra")
@@ -165,6 +166,7 @@ class FleetConnector(SSHConnector):
         kwargs = super().make_paramiko_kwargs()
         extra = dict(kwargs.get("_pyinfra_ssh_paramiko_connect_kwargs") or {})
         kwargs["_pyinfra_ssh_paramiko_connect_kwargs"] = {**extra, "transport_factory": _without_delay}
+        kwargs["port"] = self._port
         return kwargs
 
     def connect(self) -> None:
@@ -255,9 +257,22 @@ class FleetConnector(SSHConnector):
         return done
 
     def _probe(self, seconds: float) -> None:
+        """Find the port that takes TCP connections: the inventory's, or the one of a freshly installed system."""
         address = str(self.data["ssh_hostname"] or self.host.name)
-        with socket.create_connection((address, int(self.data["ssh_port"] or 22)), timeout=seconds):
-            pass
+        wanted = int(self.data["ssh_port"] or 22)
+        first = self.host.data.get("first_port")
+        try:
+            _connect(address, wanted, seconds)
+            self._port = wanted
+        except OSError:
+            if not first or int(first) == wanted:
+                raise
+            # What it says of the port that should be open is what the owner has to know, not what 22 says.
+            with contextlib.suppress(OSError):
+                _connect(address, int(first), seconds)
+                self._port = int(first)
+                return
+            raise
 
     def _try(self) -> tuple[Presence, str]:
         sometimes = self.host.data.get("presence") == "sometimes"
@@ -278,6 +293,11 @@ class FleetConnector(SSHConnector):
         transport = self.client.get_transport() if self.client is not None else None
         if transport is not None:
             transport.set_keepalive(KEEPALIVE_SECONDS)
+
+
+def _connect(address: str, port: int, seconds: float) -> None:
+    with socket.create_connection((address, port), timeout=seconds):
+        pass
 
 
 def record_of(name: str) -> Outcome:

@@ -112,6 +112,8 @@ def host_data(host: Host) -> dict[str, Any]:
         "ssh_strict_host_key_checking": "yes",
         "presence": host.presence,
     }
+    if connection.first_port is not None:
+        data["first_port"] = connection.first_port
     if connection.escalate is not None:
         data[f"_{connection.escalate}"] = True
     if connection.key is not None:

@@ -26,7 +26,9 @@ site = Site(
             os=Os.OPENBSD,
             roles=("dns-primary", "mail", "blog", "git"),
             purpose="blog, mail, git and the primary name server",
-            connection=Connection(address="198.51.100.80", port=_port, user="deploy", escalate="doas", public_key=_key),
+            connection=Connection(
+                address="198.51.100.80", port=_port, first_port=22, user="deploy", escalate="doas", public_key=_key
+            ),
             sshd_port=2022,
             memory="1 GiB",
             cpus=1,

@@ -39,7 +39,9 @@ site = Site(
             os=Os.OPENBSD,
             roles=("router", "metrics"),
             purpose="the flat's router, flows and graphs",
-            connection=Connection(address="192.168.1.1", port=_port, user="deploy", escalate="doas", public_key=_key),
+            connection=Connection(
+                address="192.168.1.1", port=_port, first_port=22, user="deploy", escalate="doas", public_key=_key
+            ),
             sshd_port=2022,
             memory="4 GiB",
             cpus=4,
@@ -87,7 +89,9 @@ site = Site(
             os=Os.OPENBSD,
             roles=("backup", "logs"),
             purpose="backups of every machine, and the log server",
-            connection=Connection(address="192.168.1.21", port=_port, user="deploy", escalate="doas", public_key=_key),
+            connection=Connection(
+                address="192.168.1.21", port=_port, first_port=22, user="deploy", escalate="doas", public_key=_key
+            ),
             sshd_port=2022,
             interfaces=(Interface(network="flat", name="vio0", addresses=("192.168.1.21/24", "2001:db8:1::21/64")),),
             services=base(Os.OPENBSD),
@@ -109,7 +113,9 @@ site = Site(
             os=Os.OPENBSD,
             roles=("database",),
             purpose="PostgreSQL and Redis",
-            connection=Connection(address="192.168.1.22", port=_port, user="deploy", escalate="doas", public_key=_key),
+            connection=Connection(
+                address="192.168.1.22", port=_port, first_port=22, user="deploy", escalate="doas", public_key=_key
+            ),
             sshd_port=2022,
             interfaces=(Interface(network="flat", name="vio0", addresses=("192.168.1.22/24", "2001:db8:1::22/64")),),
             services=base(Os.OPENBSD),
@@ -131,7 +137,9 @@ site = Site(
             os=Os.OPENBSD,
             roles=("web",),
             purpose="all websites but the blog, and the proxy of the containers",
-            connection=Connection(address="192.168.1.23", port=_port, user="deploy", escalate="doas", public_key=_key),
+            connection=Connection(
+                address="192.168.1.23", port=_port, first_port=22, user="deploy", escalate="doas", public_key=_key
+            ),
             sshd_port=2022,
             interfaces=(Interface(network="flat", name="vio0", addresses=("192.168.1.23/24", "2001:db8:1::23/64")),),
             services=base(Os.OPENBSD),

@@ -26,7 +26,9 @@ site = Site(
             os=Os.OPENBSD,
             roles=("dns-secondary", "monitoring"),
             purpose="the secondary name server, and the eye on everything else",
-            connection=Connection(address="192.0.2.53", port=_port, user="deploy", escalate="doas", public_key=_key),
+            connection=Connection(
+                address="192.0.2.53", port=_port, first_port=22, user="deploy", escalate="doas", public_key=_key
+            ),
             sshd_port=2022,
             memory="512 MiB",
             cpus=1,

@@ -185,11 +185,13 @@ class Connection(Model):
     """How the controller reaches a host. `key` and `known_hosts` are relative to the project or to the home.
 
     `public_key` is the public half of the key that it uses: the only one that the account `user` accepts. None
-    leaves that account's keys as they are.
+    leaves that account's keys as they are. `first_port` is tried where `port` takes no connection: a system that was
+    just installed listens there.
     """
 
     address: str
     port: Port = 22
+    first_port: Port | None = None
     user: str = "root"
     escalate: Literal["doas", "sudo"] | None = None
     key: str | None = None

@@ -12,6 +12,7 @@ from pyinfra.api.host import Host
 
 from fleet import connector
 from fleet.connector import FleetConnector, Outcome, Presence, read, record_of, run
+from fleet.load import host_data, load
 
 ANSWER = SimpleNamespace(stdout_lines=["done"], stderr_lines=[])
 
@@ -62,3 +63,51 @@ def test_a_question_to_a_host_that_is_gone_fails(host: Host) -> None:
     cast(Any, host).spares = 0
     with pytest.raises(OSError, match="gone"):
         read(host, cast(Any, Fact))
+
+
+def _knocking(
+    monkeypatch: pytest.MonkeyPatch, first: int | None, answers: set[int]
+) -> tuple[FleetConnector, list[int]]:
+    knocked: list[int] = []
+
+    def connect(address: tuple[str, int], timeout: float) -> Any:
+        assert timeout == 5
+        knocked.append(address[1])
+        if address[1] not in answers:
+            raise ConnectionRefusedError(f"refused {address[1]}")
+        return nullcontext()
+
+    monkeypatch.setattr("socket.create_connection", connect)
+    link = FleetConnector.__new__(FleetConnector)
+    link.host = cast(Any, SimpleNamespace(name="ns3", data={"first_port": first} if first else {}))
+    link.data = cast(Any, {"ssh_hostname": "192.0.2.53", "ssh_port": 2247})
+    return link, knocked
+
+
+@pytest.mark.parametrize(
+    ("first", "answers", "port", "knocks"),
+    [(None, {2247}, 2247, [2247]), (22, {22, 2247}, 2247, [2247]), (22, {22}, 22, [2247, 22])],
+)
+def test_a_fresh_system_is_found_where_its_installer_left_sshd(
+    monkeypatch: pytest.MonkeyPatch, first: int | None, answers: set[int], port: int, knocks: list[int]
+) -> None:
+    link, knocked = _knocking(monkeypatch, first, answers)
+    link._probe(5)
+    assert (link._port, knocked) == (port, knocks)
+
+
+@pytest.mark.parametrize("first", [None, 22])
+def test_a_host_that_is_not_there_is_said_by_the_port_that_should_be_open(
+    monkeypatch: pytest.MonkeyPatch, first: int | None
+) -> None:
+    link, _ = _knocking(monkeypatch, first, set())
+    with pytest.raises(OSError, match="refused 2247"):
+        link._probe(5)
+
+
+def test_only_production_looks_for_a_fresh_system() -> None:
+    """In the lab the relay does: port 22 of the computer itself may be anybody's."""
+    production, _ = load("vultr")
+    lab, _ = load("lab")
+    assert host_data(production.host("ns3"))["first_port"] == 22
+    assert "first_port" not in host_data(lab.host("ns3"))
