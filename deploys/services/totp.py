@@ -47,7 +47,13 @@ class Totp(Service):
         """Yield each person's secret where the host's own way of logging in looks for it."""
         people = [person for person in fleet.site_of(host).people if not person.retired]
         if host.os is Os.OPENBSD:
-            yield FileSet(name="totp", files=tuple(_key(person) for person in people))
+            homes = " ".join(f"/home/{person.name}" for person in people)
+            yield FileSet(
+                name="totp",
+                files=tuple(_key(person) for person in people),
+                # useradd(8) leaves a home that all can read, and login_oath wants none of that (contract, 5.9).
+                apply=f"chmod o= {homes}" if homes else None,
+            )
             return
         yield FileSet(
             name="totp",

@@ -13,6 +13,7 @@ import pytest
 
 from fleet.load import ROOT, load
 from tests.lab.conftest import INDEX
+from tests.lab.host import run
 from tests.lab.lab import Lab, lab_directory
 from tests.lab.pair import Pair
 
@@ -67,6 +68,14 @@ def root(site: Pair, name: str, command: str) -> str:
 def opens(site: Pair, place: str, address: str, port: int) -> bool:
     argv = ["timeout", "2", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
     return site.lab.in_network(argv, place).returncode == 0
+
+
+PEOPLE = """\
+from inventories import vultr
+
+_people = tuple(it.model_copy(update={{"public_keys": {keys!r}}}) for it in vultr.site.people)
+vultr.site = vultr.site.model_copy(update={{"people": _people}})
+"""
 
 
 def armed(site: Pair, changes: str) -> subprocess.Popen[bytes]:
@@ -196,6 +205,74 @@ def test_a_reboot_within_that_minute_comes_back_with_the_old_rules(site: Pair) -
     again = site.deploy("--limit", "ns3", role="site")
     assert again.code == 0, again.output
     assert again.changes("ns3") == 0, again.output
+
+
+def test_who_is_let_in_and_who_is_not(site: Pair, tmp_path: Path) -> None:
+    """All from the owner's own address, which no ban and no penalty of sshd applies to: it spares nobody the code."""
+    keys = {}
+    for name in ("person", "stranger"):
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", tmp_path / name])
+        keys[name] = (tmp_path / f"{name}.pub").read_text().strip()
+    people = PEOPLE.format(keys=(keys["person"],))
+    assert site.deploy("--limit", "ns3", changes=people, role="site").code == 0
+
+    def login(user: str, port: int, key: Path, code: str = "") -> bool:
+        askpass = tmp_path / "askpass"
+        askpass.write_text(f"#!/bin/sh\necho '{code}'\n")
+        askpass.chmod(0o755)
+        options = {
+            "NumberOfPasswordPrompts": "1" if code else "0",
+            "StrictHostKeyChecking": "no",
+            "UserKnownHostsFile": "/dev/null",
+            "IdentitiesOnly": "yes",
+            "ConnectTimeout": "5",
+        }
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        argv = ["env", f"SSH_ASKPASS={askpass}", "SSH_ASKPASS_REQUIRE=force", "ssh", "-F", "none", *words]
+        argv += ["-i", str(key), "-p", str(port), "-l", user, "192.0.2.53", "id -un"]
+        return site.lab.in_network(argv, "deployer").returncode == 0
+
+    def code(step: int = 0) -> str:
+        seed = root(site, "ns3", "cat /home/owner/.totp-key").strip()
+        oath = f"/usr/lib/standin/bin/oathtool --totp --now '@{int(time.time()) + 30 * step}' {seed}"
+        return root(site, "ns3", oath).strip()
+
+    mine, strange, deploy = tmp_path / "person", tmp_path / "stranger", site.lab.key
+    assert not login("owner", 2022, mine), "the key alone"
+    assert not login("owner", 2022, mine, "000000"), "a wrong code"
+    assert not login("owner", 2022, strange, code()), "the code alone"
+    now = code()
+    assert login("owner", 2022, mine, now)
+    assert not login("owner", 2022, mine, now), "a replayed code"
+    assert not login("owner:passwd", 2022, mine, code(1)), "another style"
+    assert not login("owner", 2247, mine, code(1)), "a person on the deployment's port"
+    assert not login("deploy", 2022, deploy), "the deployment on the people's port"
+    assert not login("deploy", 2247, strange), "a deploy key of another site"
+    assert login("deploy", 2247, deploy)
+    assert not login("root", 2022, deploy)
+    root(site, "ns3", "rm /home/owner/.totp-key")
+    assert not login("owner", 2022, mine, "123456"), "an account without a secret"
+    back = site.deploy("--limit", "ns3", role="site")
+    assert back.code == 0, back.output
+    assert "totp" in back.output
+
+
+def test_a_broken_secret_stops_the_run_before_the_first_connection(site: Pair) -> None:
+    """A file that only another site's key reads: one line that names it, and nobody was asked anything."""
+    folder = Path(ROOT, f".lab/{SITE}/secrets")
+    file = folder / "vultr" / "ns3.age"
+    kept = file.read_bytes()
+    count = "grep -c 'Accepted publickey for deploy' /var/log/authlog || :"
+    before = root(site, "ns3", count)
+    file.write_bytes((folder / "home" / "db1.age").read_bytes())
+    try:
+        refused = site.deploy(*EVERYTHING, role="site")
+    finally:
+        file.write_bytes(kept)
+    assert refused.code != 0
+    assert "ns3.age" in refused.output
+    assert "Starting operation" not in refused.output, refused.output
+    assert root(site, "ns3", count) == before
 
 
 def test_nothing_of_a_lab_is_asked_of_production(site: Pair) -> None:
