@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import gevent
 from gevent.lock import RLock
 from paramiko import Transport
 from paramiko.ssh_exception import SSHException
@@ -36,6 +38,9 @@ T = TypeVar("T")
 
 PROBE_SECONDS = 5
 """How long a host may take to accept a TCP connection before it counts as not there."""
+
+RETRY_SECONDS = 0.5
+"""How long `FleetConnector.reconnect` waits between two attempts."""
 
 KEEPALIVE_SECONDS = 30
 """Interval of SSH keepalives, so that a NAT does not forget a long package installation."""
@@ -190,16 +195,26 @@ class FleetConnector(SSHConnector):
 
         Returns True if it was made. For hosts that restart and for changes that may lock us out (DESIGN D3).
         """
+        until = time.monotonic() + seconds
         with self._lock:
             self.close()
-            try:
-                self._probe(seconds)
-                super().connect()
-            except (OSError, ConnectError):
-                return False
+            # A daemon that reads its files again refuses connections for a moment.
+            while not self._connected():
+                if time.monotonic() >= until:
+                    return False
+                gevent.sleep(RETRY_SECONDS)
             self._after_login()
             self._presence = Presence.REACHED
             return True
+
+    def _connected(self) -> bool:
+        try:
+            self._probe(PROBE_SECONDS)
+            super().connect()
+        except (OSError, EOFError, SSHException, ConnectError):
+            self.close()
+            return False
+        return True
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -244,6 +259,8 @@ class FleetConnector(SSHConnector):
             return self.client is not None
 
     def _run_once(self, command: StringCommand, *args: Any, **kwargs: Any) -> Any:
+        if self.client is None:
+            raise OSError("the connection was lost")
         record_of(self.host.name).execs += 1
         try:
             done = super().run_shell_command(command, *args, **kwargs)
