@@ -105,19 +105,21 @@ def _class_state(wanted: LoginClass) -> FileState:
 
 def _class(wanted: LoginClass) -> Step:
     path = f"{CLASSES}/{wanted.name}"
-    command = f"mkdir -p {CLASSES} && {written(path, 'root:wheel', 0o644)}"
+    command = f"mkdir -p {CLASSES} && {written(path, 'root:wheel', 0o644, class_text(wanted))}"
     return Step(f"login class {wanted.name}", "written", command, stdin=class_text(wanted))
 
 
-def written(path: str, owner: str, mode: int) -> str:
+def written(path: str, owner: str, mode: int, text: str) -> str:
     """Return a command that puts its standard input whole into the file `path`, or leaves it as it was.
 
-    Arguments: `path`, whose folder is there; `owner`, as chown(8) takes it, quoted for sh; `mode`.
+    Arguments: `path`, whose folder is there; `owner`, as chown(8) takes it, quoted for sh; `mode`; `text`, what it will
+    read: of a connection that dies, the command sees only the end of its input, and the file would be cut short.
     """
     quoted = shlex.quote(path)
     return (
         f"t=$(mktemp {shlex.quote(path + '.XXXXXXXXXX')}) && "
-        f'{{ {{ cat >"$t" && chown {owner} "$t" && chmod {mode:o} "$t" && mv -f "$t" {quoted}; }} || '
+        f'{{ {{ cat >"$t" && [ "$(sha256 -q "$t")" = {_digest(text)} ] && '
+        f'chown {owner} "$t" && chmod {mode:o} "$t" && mv -f "$t" {quoted}; }} || '
         '{ rm -f "$t"; exit 1; }; }'
     )
 
@@ -221,7 +223,7 @@ def _password(name: str, password: str) -> Step:
 def _keys(name: str, home: str, text: str) -> Step:
     folder = shlex.quote(f"{home}/.ssh")
     path = f"{home}/.ssh/authorized_keys"
-    put = written(path, f'{name}:"$g"', 0o600)
+    put = written(path, f'{name}:"$g"', 0o600, text)
     link = shlex.quote(f"{home}/.ssh is a symbolic link: it is not followed")
     command = (
         f"umask 077; g=$(id -g {name}) || exit 1\n"

@@ -77,6 +77,8 @@ def _script(user: str, source: str) -> str:
         f"umask 077; mkdir -p {STATE} && d=$(mktemp -d {STATE}/crontab.XXXXXXXXXX) || exit 1\n"
         "trap 'rm -rf \"$d\"' EXIT\n"
         f'{source} >"$d/ours" || exit 1\n'
+        # Of a connection that dies only the end of the input is seen.
+        f'[ ! -s "$d/ours" ] || [ "$(tail -n 1 "$d/ours")" = "{END}" ] || exit 1\n'
         ': >"$d/old"\n'
         f'[ ! -e /var/cron/tabs/{name} ] || crontab -l -u {name} >"$d/old" || exit 1\n'
         f'sed {ours}d" "$d/old" >"$d/new" && cat "$d/ours" >>"$d/new" || exit 1\n'

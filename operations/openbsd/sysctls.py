@@ -56,7 +56,7 @@ def check(wanted: Sequence[tuple[str, str]]) -> None:
 
 
 def _file(text: str) -> Step:
-    command = written(PATH, "root:wheel", 0o644)
+    command = written(PATH, "root:wheel", 0o644, text)
     if not text:
         return Step(PATH, "emptied", command.replace("cat >", ": >"))
     return Step(PATH, "written", command, stdin=text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from collections.abc import Generator, Mapping, Sequence
@@ -54,12 +55,15 @@ def _replace(name: str, entries: frozenset[str], there: frozenset[str]) -> Step:
     quoted = shlex.quote(name)
     if not entries:
         return Step(f"table {name}", ", ".join(said), f"pfctl -q -t {quoted} -T flush")
+    text = "".join(f"{it}\n" for it in sorted(entries))
+    # Of a connection that dies the command sees the end of its input, and an empty table would replace the old one.
+    digest = hashlib.sha256(text.encode()).hexdigest()
     command = (
         f"umask 077; mkdir -p {STATE} && t=$(mktemp {STATE}/table.XXXXXXXXXX) || exit 1\n"
         "trap 'rm -f \"$t\"' EXIT\n"
-        f'cat >"$t" && pfctl -q -t {quoted} -T replace -f "$t"'
+        f'cat >"$t" && [ "$(sha256 -q "$t")" = {digest} ] && pfctl -q -t {quoted} -T replace -f "$t"'
     )
-    return Step(f"table {name}", ", ".join(said), command, stdin="".join(f"{it}\n" for it in sorted(entries)))
+    return Step(f"table {name}", ", ".join(said), command, stdin=text)
 
 
 @operation()
