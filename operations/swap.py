@@ -124,8 +124,13 @@ def script(
 
 
 def confirmation(name: str, openbsd: bool = False) -> str:
-    """Return the command that makes a dangerous set final; it fails if the undo came first."""
-    command = f"sh {state_of_host(openbsd)}/rollback confirm {name}"
+    """Return the command that makes a dangerous set final; it fails if the undo came first.
+
+    It waits for the script of the set: the connection may have been lost in the middle of it.
+    """
+    lock = f"{RUN}/{name}"
+    wait = f'n=0; while kill -0 "$(readlink {lock})" 2>/dev/null && [ $n -lt 30 ]; do sleep 1; n=$((n + 1)); done'
+    command = f"{wait}; sh {state_of_host(openbsd)}/rollback confirm {name}"
     return command if openbsd else f"{command} && {{ systemctl -q stop homefleet-undo-{name}.timer 2>/dev/null || :; }}"
 
 
@@ -175,6 +180,8 @@ mkdir -p stage pending armed undo final away manifest tmp
 chmod 700 "$state"
 bring() {
 	( umask 022; mkdir -p "$2" )
+	# Whoever owns the folder may have put a link there: it is not to be followed.
+	rm -f "$1.homefleet-new"
 	cp -p "stage/$name$1" "$1.homefleet-new"
 }
 aside() {
