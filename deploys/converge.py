@@ -97,6 +97,9 @@ def _opened(fleet: Fleet, selected: tuple[type[Service], ...]) -> Vault:
 
 def _ubuntu(fleet: Fleet, me: Host, mine: list[Service], values: Mapping[str, SecretStr]) -> None:
     said = [service.declares(me, fleet) for service in mine]
+    if any(what.accounts or what.groups or what.classes or what.jobs or what.sysctls or what.tables for what in said):
+        # Its sshd_config would shut out everybody whom nobody has made yet.
+        raise DeployError(f"{me.name}: accounts, jobs and sysctls of {me.os} hosts are not brought about yet")
     hosted = _hosted(fleet, me, said)
     going = [_going]
     if hosted is not None:

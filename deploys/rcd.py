@@ -16,5 +16,15 @@ def restarted(daemon: str) -> str:
     return _if_running(daemon, "restart")
 
 
+def back(daemon: str, action: str) -> str:
+    """Return the sh for the way back: `daemon`, if it is enabled, follows the old files, also if the new ones ended it.
+
+    Arguments: `action`, ``reload`` or ``restart``, for one that still runs.
+    """
+    enabled = f"rcctl get {daemon} status >/dev/null 2>&1"
+    running = f"rcctl check {daemon} >/dev/null"
+    return f"if {enabled}; then if {running}; then rcctl {action} {daemon}; else rcctl start {daemon}; fi; fi"
+
+
 def _if_running(daemon: str, action: str) -> str:
     return f"if rcctl check {daemon} >/dev/null; then rcctl {action} {daemon}; fi"

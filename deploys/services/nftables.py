@@ -47,6 +47,7 @@ class Nftables(Service):
                     CONF,
                     mode=0o644,
                     always=[listen for listen in listens if listen.during is None],
+                    bridges=any(said.bridges for _, said in fleet.declarations(host)),
                     bounded=[listen for listen in listens if listen.during is not None],
                 ),
             ),

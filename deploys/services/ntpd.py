@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deploys.rcd import restarted
+from deploys.rcd import back, restarted
 from deploys.services.pf import Connect, Talking
 from deploys.templates import template
 from fleet.model.service import Daemon, Declaration, FileSet, none_to_keep
@@ -14,12 +14,15 @@ CONF = "/etc/ntpd.conf"
 
 
 class Ntpd(Talking):
-    """A client of `servers`, pools of names or addresses; `constraints` are web servers whose clock bounds theirs."""
+    """A client of `servers`, pools of names or addresses; `constraints` are web servers whose clock bounds theirs.
+
+    Without a constraint ntpd never sets a clock that is far off, it only slews; codes and DNSSEC need the right time.
+    """
 
     base = True
 
     servers: tuple[str, ...] = ("pool.ntp.org",)
-    constraints: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ("9.9.9.9", "2620:fe::fe")
 
     def declares(self, host: Host, fleet: Fleet) -> Declaration:
         """Declare the daemon."""
@@ -40,5 +43,5 @@ class Ntpd(Talking):
             files=(template(CONF, group="wheel", servers=self.servers, constraints=self.constraints),),
             check=f"ntpd -n -f {{new}}{CONF}",
             apply=restarted("ntpd"),
-            undo=restarted("ntpd"),
+            undo=back("ntpd", "restart"),
         )

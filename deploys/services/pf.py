@@ -147,7 +147,11 @@ class Pf(Service):
                     banning=sorted(banning),
                     here=braces([f"({interface.name})" for interface in host.interfaces]),
                     spared=[_words(listen) for listen in listens if _is_for_anyone(listen)],
-                    known=[(_words(listen), _source(listen)) for listen in listens if not _is_for_anyone(listen)],
+                    known=[
+                        (_words(listen), _source(listen), self._limits(listen))
+                        for listen in listens
+                        if not _is_for_anyone(listen)
+                    ],
                     open=[(_words(listen), self._limits(listen)) for listen in listens if _is_for_anyone(listen)],
                     going_out=[line for service in talking for line in _out(service.connects(host, fleet))],
                     matches=[line for service in talking for line in service.translates(host, fleet)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from deploys.rcd import reloaded
+from deploys.rcd import back, restarted
 from deploys.services.pf import Connect, Talking, alone
 from deploys.templates import template
 from fleet.model.service import Daemon, Declaration, FileSet, Listen, none_to_keep
@@ -67,8 +67,9 @@ class Resolver(Talking):
             check=_CHECK,
             # A package may have to be fetched by the next operation: names are resolved at once.
             apply=f"rcctl enable unbound && {{ rcctl check unbound >/dev/null || rcctl start unbound; }} "
-            f"&& {reloaded('unbound')}",
-            undo=reloaded("unbound"),
+            # unbound.conf(5): interfaces are not changed on a reload.
+            f"&& {restarted('unbound')}",
+            undo=back("unbound", "restart"),
         )
 
     def _clients(self, host: Host, fleet: Fleet) -> tuple[IPv4Network | IPv6Network, ...]:

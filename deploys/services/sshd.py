@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deploys.rcd import reloaded
+from deploys.rcd import back, reloaded
 from deploys.services.pf import Limited, expiry, own_addresses, shown
 from deploys.templates import template
 from fleet.model.secret import SSH_HOST_KEY
@@ -16,6 +16,8 @@ from fleet.model.service import Account, Daemon, Declaration, File, FileSet, Lis
 from fleet.model.site import EMERGENCY_PORT, Fleet, Host, Os
 
 CONF = "/etc/ssh/sshd_config"
+_CODES = "[ -x /usr/libexec/auth/login_-totp ] || { echo 'login_oath is not installed'; exit 1; }; "
+
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 
 ALLOWED = "deploy_allowed"
@@ -109,9 +111,10 @@ class Sshd(Service):
         yield FileSet(
             name="sshd",
             files=tuple(files),
-            check=f"sshd -t -f {{new}}{CONF}",
+            # People without the program that checks their code would be shut out, and the deployment would not notice.
+            check=f"{_CODES if openbsd and site.people else ''}sshd -t -f {{new}}{CONF}",
             before=None if openbsd else _UBUNTU_BEFORE,
             apply=reloaded("sshd") if openbsd else _UBUNTU_APPLY,
-            undo=reloaded("sshd") if openbsd else None,
+            undo=back("sshd", "reload") if openbsd else None,
             dangerous=True,
         )

@@ -505,17 +505,22 @@ def _ways_in(site: Site) -> Iterator[str]:
         if deployment.port == EMERGENCY_PORT:
             yield f"{site.name}: deployment.port: {EMERGENCY_PORT} is for rc's ruleset alone; choose another port"
     for host in site.hosts:
-        where = f"{site.name}: host {host.name}"
-        if deployment is not None and host.sshd_port == deployment.port:
-            yield f"{where}: sshd_port: {host.sshd_port} is the deployment's port; people and it have one each"
-        if host.os is not Os.OPENBSD or not host.services:
-            continue
-        if host.sshd_port == EMERGENCY_PORT:
-            yield f"{where}: sshd_port: {EMERGENCY_PORT} is for rc's ruleset alone, pf.conf never passes it"
-        if deployment is None:
-            yield f"{where}: services: its site has no deployment, so nothing could ever come in again"
-        if any(interface.name is None for interface in host.interfaces):
-            yield f"{where}: interfaces: each needs the name that OpenBSD gives it, such as vio0"
+        yield from _ways_into(host, deployment, f"{site.name}: host {host.name}")
+
+
+def _ways_into(host: Host, deployment: Deployment | None, where: str) -> Iterator[str]:
+    if deployment is not None and host.sshd_port == deployment.port:
+        yield f"{where}: sshd_port: {host.sshd_port} is the deployment's port; people and it have one each"
+    if host.os is not Os.OPENBSD or not host.services:
+        return
+    if host.sshd_port == EMERGENCY_PORT:
+        yield f"{where}: sshd_port: {EMERGENCY_PORT} is for rc's ruleset alone, pf.conf never passes it"
+    if deployment is None:
+        yield f"{where}: services: its site has no deployment, so nothing could ever come in again"
+    elif host.connection.user != deployment.user:
+        yield f"{where}: connection.user: {host.connection.user} comes in nowhere; it has to be {deployment.user}"
+    if any(interface.name is None for interface in host.interfaces):
+        yield f"{where}: interfaces: each needs the name that OpenBSD gives it, such as vio0"
 
 
 def _guest_references(fleet: Fleet, host: Host, names: dict[str, Host], where: str) -> Iterator[str]:

@@ -29,9 +29,14 @@ BAD = {
         ("home: host web1: address 2001:db8:1::23",),
     ),
     "duplicate connection": (
-        'Connection(address="192.168.1.22"',
-        'Connection(address="192.168.1.21"',
-        ("home: host db1: connection 192.168.1.21:22",),
+        'address="192.168.1.22", port',
+        'address="192.168.1.21", port',
+        ("home: host db1: connection 192.168.1.21:2247",),
+    ),
+    "a deployment as root": (
+        'user="deploy", escalate="doas"',
+        'user="root"',
+        ("home: host pancake: connection.user: root comes in nowhere; it has to be deploy",),
     ),
     "duplicate console port": ("console=7022", "console=7021", ("home: host db1: console port 7021",)),
     "duplicate MAC": (
