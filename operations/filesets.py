@@ -167,7 +167,8 @@ def filesets(
         return
     _show(current_host, due)
     for whole, what in sorted(due, key=lambda pair: pair[0].dangerous):
-        yield FunctionCommand(_applied(whole, what, openbsd, secrets, whole.name in followed), (), {})
+        kept = {file.path for other in sets if other.name != whole.name for file in other.files}
+        yield FunctionCommand(_applied(whole, what, openbsd, secrets, whole.name in followed, kept), (), {})
 
 
 @operation()
@@ -191,14 +192,19 @@ def settle(daemons: Sequence[Daemon], openbsd: bool = False) -> Generator[Functi
 
 
 def _applied(
-    whole: FileSet, what: Due, openbsd: bool, secrets: Mapping[str, SecretStr], followed: bool
+    whole: FileSet,
+    what: Due,
+    openbsd: bool,
+    secrets: Mapping[str, SecretStr],
+    followed: bool,
+    kept: Collection[str],
 ) -> Callable[[State, Host], bool]:
     """Return what applies one set. A function holds the filled texts: pyinfra prints the arguments of commands."""
 
     def apply(state: State, host: Host) -> bool:
         del state
         record = outcome(host)
-        text = script(whole, openbsd=openbsd, followed=followed)
+        text = script(whole, openbsd=openbsd, followed=followed, kept=kept)
         result = run(host, "sh -s", stdin=text, timeout=SCRIPT_SECONDS)
         if result is not None and not result.ok:
             record.fail(whole.name, masked(result.error, secrets.values()))

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
 from facts.filesets import state_of_host
@@ -77,13 +77,16 @@ def script(
     openbsd: bool = False,
     seconds: int = UNDO_SECONDS,
     followed: bool = False,
+    kept: Collection[str] = (),
 ) -> str:
     """Return the script that brings `wanted` about, or leaves everything as it was and exits non-zero.
 
     Arguments: `wanted`, whose texts have their secrets in them; `openbsd`, which tools the host has; `seconds` until
     an armed undo runs; `followed`: a later command makes a daemon follow, so the pending marker stays until
-    `settled`. The script is fed to ``sh -s``, so a secret is in no argument list, and is one compound command, so that
-    nothing of it runs if the connection is lost before all of it is there. It reads no standard input and shows the
+    `settled`; `kept`, paths that other sets of the host have: a file that moved to one of them does not go.
+
+    The script is fed to ``sh -s``, so a secret is in no argument list, and is one compound command, so that nothing of
+    it runs if the connection is lost before all of it is there. It reads no standard input and shows the
     text of no file (DESIGN O5). A set that is dangerous ends armed and pending.
     """
     name, state = wanted.name, state_of_host(openbsd)
@@ -105,7 +108,7 @@ def script(
     ]
     if wanted.check is not None and not wanted.check_in_place:
         parts.append(_check(wanted.check.replace("{new}", staged), "in place"))
-    parts += [_away(wanted, staged + place.path), _way_back(wanted, place.path, followed), _PENDING]
+    parts += [_away(wanted, staged + place.path, kept), _way_back(wanted, place.path, followed), _PENDING]
     if wanted.dangerous:
         parts.append((_ARM_OPENBSD if openbsd else _ARM_UBUNTU).replace("UNDO_SECONDS", str(seconds)))
     parts.append("step='writing the new files beside the old ones'")
@@ -401,7 +404,7 @@ born() {
 """
 
 
-def _away(wanted: FileSet, manifest: str) -> str:
+def _away(wanted: FileSet, manifest: str, kept: Collection[str]) -> str:
     """List what goes with the swap: what the old manifest has and the new one has not, and strays.
 
     Only the host knows it: an earlier run that was rolled back just now has put files back.
@@ -411,7 +414,7 @@ def _away(wanted: FileSet, manifest: str) -> str:
     return f"""\
 step='looking for what goes'
 leaves() {{
-	case $1 in *.homefleet-old | *.homefleet-new) return 0 ;; esac
+	case $1 in {" | ".join(("*.homefleet-old", "*.homefleet-new", *map(shlex.quote, sorted(kept))))}) return 0 ;; esac
 	match=0
 	grep -qxF "$1" {shlex.quote(manifest)} || match=$?
 	case $match in 0) ;; 1) printf '%s\\n' "$1" ;; *) exit 1 ;; esac

@@ -14,7 +14,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -145,8 +145,8 @@ class Place:
         assert states is not None
         return states[wanted.name]
 
-    def script(self, wanted: FileSet, seconds: int = 50, followed: bool = False) -> str:
-        return script(wanted, openbsd=self.openbsd, seconds=seconds, followed=followed)
+    def script(self, wanted: FileSet, seconds: int = 50, followed: bool = False, kept: Collection[str] = ()) -> str:
+        return script(wanted, openbsd=self.openbsd, seconds=seconds, followed=followed, kept=kept)
 
     def apply(self, wanted: FileSet, seconds: int = 50, followed: bool = False) -> subprocess.CompletedProcess[str]:
         return self.sh(self.script(wanted, seconds, followed))

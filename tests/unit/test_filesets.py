@@ -136,6 +136,28 @@ def test_a_file_that_left_the_set_and_a_stray_go_with_the_swap(place: Place) -> 
     assert not plan_set(second, place.found(second))
 
 
+def test_a_file_that_moved_to_another_set_stays(place: Place) -> None:
+    moved = place.file("b.conf", "b\n")
+    assert place.apply(FileSet(name="web", files=(place.file("a.conf", "a\n"), moved))).returncode == 0
+    assert place.apply(FileSet(name="other", files=(moved,))).returncode == 0
+    wanted = FileSet(name="web", files=(place.file("a.conf", "a\n"),))
+    assert plan_set(wanted, place.found(wanted)).removed == (moved.path,)
+    assert place.sh(place.script(wanted, kept={moved.path})).returncode == 0
+    assert (place.etc / "b.conf").read_text() == "b\n"
+    assert not plan_set(wanted, place.found(wanted))
+
+
+def test_a_planted_link_is_not_followed(place: Place) -> None:
+    """Who owns a folder can put a link where root is about to write."""
+    victim = place.etc.parent / "victim"
+    victim.write_text("not theirs\n")
+    (place.etc / "a.conf.homefleet-new").symlink_to(victim)
+    assert place.apply(FileSet(name="web", files=(place.file("a.conf", "a\n"),))).returncode == 0
+    assert victim.read_text() == "not theirs\n"
+    assert (place.etc / "a.conf").read_text() == "a\n"
+    assert not (place.etc / "a.conf").is_symlink()
+
+
 def test_what_a_swap_puts_beside_a_file_is_no_stray() -> None:
     found = parse(["set web", "stray /etc/a.conf.homefleet-old", "stray /etc/b", "stray /etc/c.homefleet-new"])
     assert found["web"].strays == ("/etc/b",)
