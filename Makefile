@@ -7,7 +7,7 @@ PYTEST = .venv/bin/python -m pytest
 AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=DEBIAN_MIRROR,XDG_CACHE_HOME,LAB_SEED,LAB_PLANS,CI)
 
 run: setup
-	$(FLEET) lab up $(if $(BARE),--bare)
+	$(FLEET) lab up $(if $(BARE),--bare) ubuntu
 	$(FLEET) run lab hypervisor
 	$(FLEET) verify lab --limit kvm1 --limit kvm2
 	$(FLEET) status lab

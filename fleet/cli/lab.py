@@ -1,4 +1,4 @@
-"""`fleet lab`: the machines of the lab, from the keyboard."""
+"""`fleet lab`: the machines and stand-ins of the lab, from the keyboard."""
 
 import os
 import selectors
@@ -58,7 +58,7 @@ def lab(context: click.Context, index: int) -> None:
 def up(index: int, bare: bool, what: tuple[str, ...]) -> None:
     """Make what is missing, start what is off, leave alone what runs.
 
-    WHAT is ubuntu (the machines; the default), openbsd (all stand-ins), fleet (both), or names of stand-ins.
+    WHAT is ubuntu (the machines), openbsd (all stand-ins) or names of stand-ins; the whole fleet if nothing is named.
     """
     _as_root()
     with _said():
@@ -72,14 +72,13 @@ def up(index: int, bare: bool, what: tuple[str, ...]) -> None:
 
 def _wanted(of: Lab, what: tuple[str, ...]) -> tuple[list[str], bool]:
     """Return the names of the stand-ins that were asked for, and whether the machines were."""
-    names = dict.fromkeys(word for word in what if word in of.stand_ins.hosts)
     for word in what:
-        if word not in (*of.stand_ins.hosts, "ubuntu", "openbsd", "fleet"):
+        if word not in (*of.stand_ins.hosts, "ubuntu", "openbsd"):
             known = ", ".join(of.stand_ins.hosts)
-            raise LabError(f"{word}: neither ubuntu, openbsd, fleet nor a stand-in ({known})")
-    if {"openbsd", "fleet"} & set(what):
-        names = dict.fromkeys(of.stand_ins.hosts)
-    return list(names), not what or bool({"ubuntu", "fleet"} & set(what))
+            raise LabError(f"{word}: neither ubuntu, openbsd nor a stand-in ({known})")
+    if not what or "openbsd" in what:
+        return list(of.stand_ins.hosts), not what or "ubuntu" in what
+    return [word for word in of.stand_ins.hosts if word in what], "ubuntu" in what
 
 
 @lab.command()
