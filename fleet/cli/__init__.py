@@ -11,6 +11,7 @@ VERBS = {
     "console": "fleet.cli.console:console",
     "lab": "fleet.cli.lab:lab",
     "migration": "fleet.cli.migration:migration",
+    "pki": "fleet.cli.pki:pki",
     "render": "fleet.cli.render:render",
     "run": "fleet.cli.run:run",
     "secrets": "fleet.cli.secrets:secrets",

@@ -1,4 +1,4 @@
-"""The age file format, https://age-encryption.org/v1, as pyrage has it: the only module that knows pyrage."""
+"""The age file format, https://age-encryption.org/v1: of the secrets the only module that knows pyrage."""
 
 from __future__ import annotations
 
