@@ -1,5 +1,5 @@
 # The verbs a person types; README.md explains them. BARE=1 starts the lab from machines with nothing installed.
-.PHONY: run test check torture setup root lint lab-up lab-down lab-status requirements
+.PHONY: run test check torture compare compare-pki setup root lint lab-up lab-down lab-status requirements
 
 FLEET = .venv/bin/fleet
 PYTEST = .venv/bin/python -m pytest
@@ -13,7 +13,7 @@ run: setup
 	$(FLEET) status lab
 
 test: setup root lint
-	$(AS_ROOT) $(PYTEST) tests/unit tests/render tests/standin tests/lab --ignore=tests/lab/torture
+	$(AS_ROOT) $(PYTEST) tests/unit tests/render tests/pki tests/standin tests/lab --ignore=tests/lab/torture
 
 check: setup root lint
 	EXAMPLES=150 $(PYTEST) tests/unit tests/render
@@ -31,6 +31,13 @@ lint:
 torture: setup
 	$(AS_ROOT) $(PYTEST) -s tests/lab/torture
 
+# Against Ansible and against other tools for a private PKI, which they fetch or name: docs/measured.
+compare: setup root
+	$(AS_ROOT) timeout --foreground --signal=INT --kill-after=60 900 $(PYTEST) -s tests/compare
+
+compare-pki: setup
+	.venv/bin/python -m tests.compare.pki
+
 lab-up: setup
 	$(FLEET) lab up $(if $(BARE),--bare)
 
@@ -47,3 +54,5 @@ setup:
 requirements:
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 --extra dev pyproject.toml -o requirements.txt
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 tests/compare/requirements.in -o tests/compare/requirements.txt
