@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.model.base import InventoryError, check, unread
+from fleet.model.secret import SecretPlace
 from fleet.model.site import Fleet, Host, Site, check_fleet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,20 +97,20 @@ def groups(sites: tuple[Site, ...]) -> dict[str, list[tuple[str, dict[str, Any]]
     made: dict[str, list[tuple[str, dict[str, Any]]]] = {"all": []}
     for site in sites:
         for host in site.hosts:
-            entry = (f"@fleet/{host.name}", host_data(host))
+            entry = (f"@fleet/{host.name}", host_data(site, host))
             for group in ("all", str(host.os), site.name, *host.roles):
                 made.setdefault(group.replace("-", "_"), []).append(entry)
     return made
 
 
-def host_data(host: Host) -> dict[str, Any]:
-    """Return what pyinfra has to know of a host: connection and presence, nothing else."""
+def host_data(site: Site, host: Host) -> dict[str, Any]:
+    """Return what pyinfra has to know of a host of `site`: connection and presence, nothing else."""
     connection = host.connection
     data: dict[str, Any] = {
         "ssh_hostname": connection.address,
         "ssh_port": connection.port,
         "ssh_user": connection.user,
-        "ssh_strict_host_key_checking": "yes",
+        "known_hosts": [str(path) for path in known_hosts_files(site, host)],
         "presence": host.presence,
     }
     if connection.first_port is not None:
@@ -118,9 +119,42 @@ def host_data(host: Host) -> dict[str, Any]:
         data[f"_{connection.escalate}"] = True
     if connection.key is not None:
         data["ssh_key"] = str(resolve(connection.key))
-    if connection.known_hosts is not None:
-        data["ssh_known_hosts_file"] = str(resolve(connection.known_hosts))
+    if connection.person_key is not None:
+        data["person_key"] = str(resolve(connection.person_key))
     return data
+
+
+def known_hosts_file(place: SecretPlace, site: str, host: str) -> Path:
+    """Return the file with the public half of a host's key, a line of known_hosts under the host's plain name.
+
+    It is part of the repository, beside the encrypted file of the host.
+    """
+    return resolve(place.folder) / site / "known_hosts" / host
+
+
+def known_hosts_files(site: Site, host: Host) -> list[Path]:
+    """Return the files that know the key of `host`, best first; whether they are there is not looked at.
+
+    The first is the repository's. The second, where the inventory names one, counts beside it.
+    """
+    named = host.connection.known_hosts
+    ours = known_hosts_file(site.secrets, site.name, host.name)
+    return [ours, *([resolve(named)] if named is not None else [])]
+
+
+def ssh_options(site: Site, host: Host) -> dict[str, str]:
+    """Return the options of ssh_config(5) by which OpenSSH knows `host` as a run does.
+
+    Without a file of `known_hosts_files` there are none: what the owner's own known_hosts say counts.
+    """
+    files = known_hosts_files(site, host)
+    if not any(path.exists() for path in files):
+        return {}
+    return {
+        "UserKnownHostsFile": " ".join('"' + str(path).replace("%", "%%") + '"' for path in files),
+        "GlobalKnownHostsFile": "none",
+        **({"HostKeyAlias": host.name} if files[0].exists() else {}),
+    }
 
 
 def resolve(path: str) -> Path:

@@ -7,7 +7,7 @@ place where a plan meets a host (DESIGN O1, O8).
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyinfra import host as current_host
 from pyinfra.api import FunctionCommand
@@ -29,7 +29,7 @@ class Step:
     subject: str
     label: str
     command: str
-    stdin: str | None = None
+    stdin: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

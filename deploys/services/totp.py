@@ -26,8 +26,8 @@ _SEED = hex_of(20)
 
 
 def seed(person: Person) -> Secret:
-    """Return the secret from which the codes of `person` are made, 20 bytes as RFC 4226 recommends."""
-    return Secret(f"totp-{person.name}", _SEED)
+    """Return the secret from which the codes of `person` at one site are made, 20 bytes as RFC 4226 recommends."""
+    return Secret(f"totp-{person.name}", _SEED, common=True)
 
 
 class Totp(Service):
@@ -47,13 +47,7 @@ class Totp(Service):
         """Yield each person's secret where the host's own way of logging in looks for it."""
         people = [person for person in fleet.site_of(host).people if not person.retired]
         if host.os is Os.OPENBSD:
-            homes = " ".join(f"/home/{person.name}" for person in people)
-            yield FileSet(
-                name="totp",
-                files=tuple(_key(person) for person in people),
-                # useradd(8) leaves a home that all can read, and login_oath wants none of that (contract, 5.9).
-                apply=f"chmod o= {homes}" if homes else None,
-            )
+            yield FileSet(name="totp", files=tuple(_key(person) for person in people))
             return
         yield FileSet(
             name="totp",

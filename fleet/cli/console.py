@@ -8,12 +8,12 @@ import subprocess
 
 import click
 
-from fleet.load import load, resolve
-from fleet.model.site import Fleet, Host
+from fleet.load import load, resolve, ssh_options
+from fleet.model.site import Fleet, Host, Site
 
 
-def ssh(host: Host, *options: str) -> list[str]:
-    """Return the ssh(1) command that reaches `host` as the inventory says, without a remote command."""
+def ssh(site: Site, host: Host, *options: str) -> list[str]:
+    """Return the ssh(1) command that reaches `host` of `site` as the inventory says, without a remote command."""
     connection = host.connection
     argv = [
         "ssh",
@@ -27,9 +27,14 @@ def ssh(host: Host, *options: str) -> list[str]:
     ]
     if connection.key is not None:
         argv += ["-i", str(resolve(connection.key)), "-o", "IdentitiesOnly=yes"]
-    if connection.known_hosts is not None:
-        argv += ["-o", f"UserKnownHostsFile={resolve(connection.known_hosts)}"]
+    argv += [word for name, value in ssh_options(site, host).items() for word in ("-o", f"{name}={value}")]
     return [*argv, f"{connection.user}@{connection.address}"]
+
+
+def as_root(host: Host, command: str) -> str:
+    """Return what a login to `host` types to have root's shell run `command`."""
+    escalate = host.connection.escalate
+    return command if escalate is None else f"{escalate} -n sh -c {shlex.quote(command)}"
 
 
 def attach(port: int) -> str:
@@ -40,9 +45,10 @@ def attach(port: int) -> str:
 def whereabouts(fleet: Fleet, guest: Host) -> list[Host]:
     """Return the hypervisors that have `guest` running, asked one after the other; unreachable ones are left out."""
     found = []
-    for host in (other for other in fleet.site_of(guest).hosts if fleet.volume_groups(other)):
+    site = fleet.site_of(guest)
+    for host in (other for other in site.hosts if fleet.volume_groups(other)):
         asked = subprocess.run(
-            [*ssh(host, "-o", "BatchMode=yes"), f"virsh domstate {shlex.quote(guest.name)}"],
+            [*ssh(site, host, "-o", "BatchMode=yes"), as_root(host, f"virsh domstate {shlex.quote(guest.name)}")],
             capture_output=True,
             text=True,
             check=False,
@@ -67,7 +73,7 @@ def console(guest: str, site: str, show: bool) -> None:
         raise SystemExit(f"{guest}: runs on no hypervisor that answers")
     settings = names[guest].guest
     assert settings is not None
-    argv = [*ssh(there[0], "-t"), attach(settings.console)]
+    argv = [*ssh(fleet.site_of(there[0]), there[0], "-t"), attach(settings.console)]
     if show:
         click.echo(shlex.join(argv))
         return

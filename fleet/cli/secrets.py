@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shlex
 import shutil
@@ -15,14 +16,16 @@ from datetime import date
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
+from urllib.parse import quote, urlencode
 
 import click
 from pydantic import SecretStr
 
+from deploys.services.totp import seed
 from fleet.load import SITES, load
 from fleet.model.secret import SSH_HOST_KEY, Secret
 from fleet.model.site import Site
-from fleet.secrets import audit, hostkeys
+from fleet.secrets import audit, generate, hostkeys
 from fleet.secrets.sheet import from_sheet, to_sheet
 from fleet.secrets.store import Document, Owned, SecretsError, Store, shown
 from fleet.secrets.vault import by_file, lacking
@@ -152,6 +155,50 @@ def check(store: Store, site: str | None) -> None:
     if lines:
         sys.exit(1)
     click.echo(f"{', '.join(each.name for each in sites)}: nothing is wrong")
+
+
+@secrets.command()
+@click.argument("person")
+@click.argument("site")
+@click.option("--replace", is_flag=True, help="Make a new one; what is in the phone ends.")
+@_show
+@click.pass_obj
+def totp(store: Store, person: str, site: str, replace: bool, plain: bool) -> None:
+    """Give PERSON one secret for codes on all hosts of SITE, and show it for the phone; on a terminal only."""
+    this = _site(store, site)
+    known = {each.name: each for each in this.people}
+    if person not in known:
+        raise SecretsError(f"{site}: no person {person!r}: there are {', '.join(sorted(known)) or 'none'}")
+    secret = seed(known[person])
+    files = [store.of_host(host) for host in this.hosts if secret in wanted(store.fleet, host)]
+    if not files:
+        raise SecretsError(f"{site}: no host asks {person} for a code")
+    if plain:
+        for owned in files:
+            _print(_decrypt(store, owned), _encrypt(store, owned))
+        return
+    if not sys.stdout.isatty():
+        raise SecretsError("secrets are shown on a terminal only, not in a file or a pipe")
+    documents = [(owned, _read_or_new(store, owned)) for owned in files if store.readers_for(owned)]
+    values = {each.values[secret.name].value for _, each in documents if secret.name in each.values}
+    if len(values) > 1 and not replace:
+        raise SecretsError(f"{site}: {secret.name} differs from host to host; --replace makes one for all")
+    value = generate.value(secret.shape) if replace or not values else values.pop()
+    for owned, document in documents:
+        changed = document.with_values({**_values(document), secret.name: value}, date.today())
+        if changed != document:
+            store.write(owned, changed)
+            click.echo(f"{shown(owned.path)}: written")
+    click.echo(_otpauth(f"{site}:{person}", site, value))
+
+
+def _otpauth(label: str, issuer: str, value: SecretStr) -> str:
+    """Return the URI that an app for codes takes, also as a QR code: ``qrencode -t utf8``.
+
+    Source: Google Authenticator's "Key Uri Format"; SHA-1, six digits and 30 seconds are what it has by default.
+    """
+    secret = base64.b32encode(bytes.fromhex(value.get_secret_value())).decode()
+    return f"otpauth://totp/{quote(label)}?{urlencode({'secret': secret, 'issuer': issuer})}"
 
 
 @secrets.group()

@@ -13,9 +13,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from fleet.cli.console import ssh
+from fleet.cli.console import as_root, ssh
 from fleet.load import load
-from fleet.model.site import Fleet, Host, KernelBoot
+from fleet.model.site import Fleet, Host, KernelBoot, Site
 
 HEARTBEAT_AT = 4096
 """Where a lab guest writes its heartbeat on its first disk, in bytes."""
@@ -55,10 +55,10 @@ def question(guests: Iterable[Host]) -> str:
     return "\n".join([*parts, "wait"])
 
 
-def ask(hypervisor: Host, guests: list[Host]) -> Answer:
-    """Ask one hypervisor over ssh(1); one that cannot be reached gives an empty answer."""
+def ask(site: Site, hypervisor: Host, guests: list[Host]) -> Answer:
+    """Ask one hypervisor of `site` over ssh(1); one that cannot be reached gives an empty answer."""
     done = subprocess.run(
-        [*ssh(hypervisor, "-o", "BatchMode=yes"), question(guests)],
+        [*ssh(site, hypervisor, "-o", "BatchMode=yes"), as_root(hypervisor, question(guests))],
         capture_output=True,
         text=True,
         errors="replace",
@@ -79,7 +79,7 @@ def survey(fleet: Fleet, guests: list[Host]) -> dict[str, Answer]:
     sites = {fleet.site_of(guest).name for guest in guests}
     hypervisors = [host for host in fleet.hosts() if fleet.site_of(host).name in sites and fleet.volume_groups(host)]
     with ThreadPoolExecutor() as pool:
-        answers = list(pool.map(lambda host: ask(host, guests), hypervisors))
+        answers = list(pool.map(lambda host: ask(fleet.site_of(host), host, guests), hypervisors))
     return {host.name: answer for host, answer in zip(hypervisors, answers, strict=True)}
 
 

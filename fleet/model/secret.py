@@ -1,6 +1,6 @@
 """Secrets as services speak of them: a name and a shape, never a value (DESIGN, "fleet render"; O5, I2).
 
-A template is given a `Secret`, which writes a mark such as ``@@secret:totp-alice:hex-20@@`` into the text. What is
+A template is given a `Secret`, which writes a mark such as ``@@secret:borg:passphrase@@`` into the text. What is
 rendered, compared between commits or printed has marks in it; `fill` puts the values in just before a file is sent,
 and `sample` puts fixed values of the same shape in, so that a daemon's parser reads a render without any key.
 """
@@ -24,6 +24,10 @@ from fleet.model.types import NAME
 MASK = "********"
 """What stands in the place of a secret value in anything that a person or a log sees."""
 
+MASKED_LENGTH = 8
+"""So many characters of a secret in a row are never shown: a parser may quote a part of the line that it refuses."""
+
+_SITE = "site"
 _OPENING = "@@secret:"
 _SLOT = r"(?:[a-z][a-z0-9-]*/)?[a-z][a-z0-9_-]*"
 _MARK = re.compile(rf"{_OPENING}({_SLOT}):([a-z0-9-]+)@@")
@@ -120,25 +124,30 @@ TOKEN = Shape(Kind.TOKEN)
 class Secret:
     """A secret of the host that renders it or, with `pair`, a credential that two hosts share.
 
-    Arguments: `name`, small letters, digits, ``-`` and ``_``; `shape`; `pair`, two names of hosts in any order.
-    As text it is its mark. Raises ValueError for a name or a pair that cannot be written in one.
+    Arguments: `name`, small letters, digits, ``-`` and ``_``; `shape`; `pair`, two names of hosts in any order;
+    `common`, whether it is the same on each host of a site, every one of which has it in its own file: what a person
+    has in his phone. As text it is its mark. Raises ValueError for a name or a pair that cannot be written in one.
     """
 
     name: str
     shape: Shape
     pair: tuple[str, str] | None = None
+    common: bool = False
 
     def __post_init__(self) -> None:
         if not _SECRET_NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is no name of a secret: small letters, digits, hyphens, underscores")
+        if self.common and self.pair is not None:
+            raise ValueError(f"{self.name}: what a pair shares is not common to a site")
         if self.pair is not None:
             object.__setattr__(self, "pair", tuple(sorted(self.pair)))
             pair_name(self.pair)
 
     @property
     def slot(self) -> str:
-        """The name under which a host finds the value: `name`, or ``A--B/NAME`` for what a pair shares."""
-        return self.name if self.pair is None else f"{pair_name(self.pair)}/{self.name}"
+        """The name under which a host finds it: `name`, ``A--B/NAME`` of a pair, ``site/NAME`` if it is `common`."""
+        owner = _SITE if self.common else "" if self.pair is None else pair_name(self.pair)
+        return f"{owner}/{self.name}" if owner else self.name
 
     def __str__(self) -> str:
         return f"{_OPENING}{self.slot}:{self.shape}@@"
@@ -230,12 +239,23 @@ def sample(text: str) -> str:
 
 
 def mask(text: str, values: Collection[SecretStr]) -> str:
-    """Return `text` with `MASK` in the place of each value, and of each line of a value that has several."""
-    pieces = {line for value in values for line in value.get_secret_value().splitlines() if line}
-    whole = {value.get_secret_value() for value in values} - {""}
-    for piece in sorted(pieces | whole, key=len, reverse=True):
-        text = text.replace(piece, MASK)
-    return text
+    """Return `text`, such as the words of a parser, with `MASK` in the place of each value and each part of one.
+
+    A part is a line of a value that has several, or `MASKED_LENGTH` characters in a row.
+    """
+    secret = {value.get_secret_value() for value in values}
+    lines = {line for value in secret for line in (value, *value.splitlines()) if line}
+    for line in sorted(lines, key=len, reverse=True):
+        text = text.replace(line, MASK)
+    size = MASKED_LENGTH
+    parts = {value[start : start + size] for value in secret for start in range(len(value) - size + 1)}
+    hidden: set[int] = set()
+    for start in range(len(text) - size + 1):
+        if text[start : start + size] in parts:
+            hidden.update(range(start, start + size))
+    return "".join(
+        MASK if at in hidden else letter for at, letter in enumerate(text) if at not in hidden or at - 1 not in hidden
+    )
 
 
 def ssh_private_key(seed: bytes, public: bytes) -> str:
@@ -283,7 +303,8 @@ def ssh_key_halves(private: str) -> tuple[bytes, bytes]:
 def _read(found: re.Match[str]) -> Secret:
     owner, _, name = found[1].rpartition("/")
     one, _, other = owner.partition("--")
-    return Secret(name, parse_shape(found[2]), (one, other) if owner else None)
+    common = owner == _SITE
+    return Secret(name, parse_shape(found[2]), (one, other) if owner and not common else None, common)
 
 
 def _replace(text: str, values: Mapping[str, str]) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+
+from pydantic import SecretStr
 
 from fleet.model.secret import SSH_HOST_KEY, Secret
 from fleet.model.site import Host, Site
@@ -70,10 +73,11 @@ def problems(store: Store, sites: Sequence[Site], wanted: Wanted) -> list[str]:
     """Return a line for each thing that is wrong with the secrets of `sites`.
 
     Every file has to be readable, of the right kind and owner, for the readers of readers.txt, and free of what
-    others know; what a host wants has to be there in its shape, and public halves have to be those of the keys.
+    others know; what a host wants has to be there in its shape, public halves have to be those of the keys, and what
+    is common to a site's hosts the same there and nowhere else.
     """
     lines = [line for site in sites for line in _of_site(store, site, wanted)]
-    return list(dict.fromkeys(lines))
+    return list(dict.fromkeys([*lines, *_common(store, sites, wanted)]))
 
 
 def _of_site(store: Store, site: Site, wanted: Wanted) -> Iterator[str]:
@@ -100,6 +104,29 @@ def _of_site(store: Store, site: Site, wanted: Wanted) -> Iterator[str]:
             yield from (f"{shown(owned.path)}: {line}" for line in _of_file(store, owned, document, needs.get(of, [])))
         except SecretsError as error:
             yield str(error)
+
+
+def _common(store: Store, sites: Iterable[Site], wanted: Wanted) -> Iterator[str]:
+    """Yield a line for each common secret that differs within a site, or that two sites share."""
+    owners: dict[str, dict[SecretStr, dict[str, list[str]]]] = {}
+    for site in sites:
+        for host in site.hosts:
+            # What cannot be read was said already.
+            with suppress(SecretsError):
+                common = [secret.name for secret in wanted(host) if secret.common]
+                values = store.read(store.of_host(host), [site]).values if common else {}
+                for name in common:
+                    if name in values:
+                        where = owners.setdefault(name, {}).setdefault(values[name].value, {})
+                        where.setdefault(site.name, []).append(host.name)
+    for name, places in sorted(owners.items()):
+        for site_name in sorted({site_name for where in places.values() for site_name in where}):
+            groups = [", ".join(where[site_name]) for where in places.values() if site_name in where]
+            if len(groups) > 1:
+                yield f"{site_name}: {name} has to be the same on all hosts, and differs: {'; '.join(groups)}"
+        for where in places.values():
+            if len(where) > 1:
+                yield f"{name} is the same at {' and '.join(sorted(where))}: each site has to have its own"
 
 
 def _of_file(store: Store, owned: Owned, document: Document, needs: Iterable[Secret]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""New values of a shape, for a lab. A production host is never given one: the owner's are typed or adopted."""
+"""New values of a shape: for a lab, and where the owner asks for one. A run never gives one to a production host."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
@@ -45,13 +44,12 @@ def fingerprint(public: str) -> str:
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
-def known_hosts_line(public: str, names: Iterable[str], ports: Iterable[int]) -> str:
-    """Return the line of known_hosts that knows `public` under each name and address, at each port.
+def known_hosts_line(name: str, public: str) -> str:
+    """Return the line of known_hosts that knows `public` under `name`; sshd(8), SSH_KNOWN_HOSTS FILE FORMAT.
 
-    Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT: ``[name]:port`` but for port 22.
+    With a host's plain name, ``HostKeyAlias`` finds it whatever its addresses and ports are; ssh_config(5).
     """
-    wanted = [name if port == 22 else f"[{name}]:{port}" for name in names for port in ports]
-    return f"{','.join(dict.fromkeys(wanted))} {public}\n"
+    return f"{name} {public}\n"
 
 
 def sshfp(name: str, public: str) -> str:

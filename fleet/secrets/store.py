@@ -1,6 +1,6 @@
 """Where the encrypted files are, what is in one, and how it is read and written.
 
-`Store` knows the paths: ``SITE/HOST.age``, ``SITE/readers.txt``, ``SITE/ssh_host_keys/HOST.pub`` and
+`Store` knows the paths: ``SITE/HOST.age``, ``SITE/readers.txt``, ``SITE/known_hosts/HOST`` and
 ``pairs/A--B.age`` below the folder of the inventory's `SecretPlace`. The plain text of a file is JSON::
 
     {"version": 1, "kind": "production", "of": "virtie", "readers": ["age1..."],
@@ -23,7 +23,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from fleet.load import ROOT, resolve
+from fleet.load import ROOT, known_hosts_file, resolve
 from fleet.model.secret import SSH_HOST_KEY, SecretPlace, pair_name
 from fleet.model.site import Fleet, Host, Site
 from fleet.secrets import age, hostkeys
@@ -194,15 +194,17 @@ class Store:
         return keys
 
     def public_key_file(self, host: Host) -> Path:
-        """Return where the public half of the SSH host key of `host` is, in clear."""
-        return self.of_host(host).path.parent / "ssh_host_keys" / f"{host.name}.pub"
+        """Return where the public half of the SSH host key of `host` is, in clear: a line of known_hosts."""
+        site = self.fleet.site_of(host)
+        return known_hosts_file(self.place(site), site.name, host.name)
 
     def public_key(self, host: Host) -> str | None:
         """Return the public half of the SSH host key of `host`, ``ssh-ed25519 AAAA...``, or None without one."""
         try:
-            return " ".join(self.public_key_file(host).read_text().split()[:2])
+            name, _, public = self.public_key_file(host).read_text().strip().partition(" ")
         except FileNotFoundError:
             return None
+        return public if name == host.name else None
 
     def read(self, owned: Owned, with_keys_of: Iterable[Site]) -> Document:
         """Return what is in a file.
@@ -290,7 +292,7 @@ class Store:
             raise SecretsError(f"{shown(owned.path)}: is not written: {SSH_HOST_KEY.name}: {error}") from None
         replace(owned.path, age.encrypt(_plain(for_all), for_all.readers))
         if public is not None and owned.host is not None:
-            replace(self.public_key_file(owned.host), f"{public} {owned.of}\n".encode(), 0o644)
+            replace(self.public_key_file(owned.host), hostkeys.known_hosts_line(owned.of, public).encode(), 0o644)
 
 
 def parse_readers(path: Path) -> dict[str, str]:

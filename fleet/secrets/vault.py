@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from pydantic import SecretStr
 
-from fleet.model.secret import Secret, SecretPlace
+from fleet.model.secret import SSH_HOST_KEY, Secret, SecretPlace
 from fleet.model.site import Fleet, Host, Site
 from fleet.secrets import age, generate
 from fleet.secrets.store import Document, Owned, SecretsError, Store, replace, shown
@@ -32,6 +32,11 @@ class Vault:
         Raises KeyError for a host that the vault was not opened for.
         """
         return self._values[host]
+
+    def everything(self) -> Iterator[SecretStr]:
+        """Yield every value of every host of the run: none of them is ever shown."""
+        for values in self._values.values():
+            yield from values.values()
 
 
 def open_for(
@@ -67,9 +72,16 @@ def _values(
             _complete(store, owned, secrets, today)
         document = store.read(owned, sites)
         for problem in lacking(document, secrets):
-            raise SecretsError(f"{shown(owned.path)}: {problem}; fleet secrets edit {owned.of} puts it right")
+            raise SecretsError(f"{shown(owned.path)}: {problem}; {_remedy(owned, document, secrets)}")
         found |= {secret.slot: document.values[secret.name].value for secret in secrets}
     return MappingProxyType(found)
+
+
+def _remedy(owned: Owned, document: Document, secrets: Iterable[Secret]) -> str:
+    edit = f"fleet secrets edit {owned.of} puts it right"
+    if SSH_HOST_KEY not in secrets or SSH_HOST_KEY.name in document.values:
+        return edit
+    return f"fleet secrets hostkey adopt {owned.of} takes the key that it has, hostkey make a new one; {edit} otherwise"
 
 
 def by_file(store: Store, host: Host, wanted: Iterable[Secret]) -> Iterator[tuple[Owned, list[Secret]]]:
@@ -108,12 +120,23 @@ def _complete(store: Store, owned: Owned, secrets: Iterable[Secret], today: date
         document = store.read(owned, owned.sites) if there else Document(kind="lab", of=owned.of)
         kept = {name: entry.value for name, entry in document.values.items()}
         new = {
-            secret.name: generate.value(secret.shape)
+            secret.name: (_of_others(store, owned, secret) if secret.common else None) or generate.value(secret.shape)
             for secret in secrets
             if secret.name not in kept or not secret.shape.fits(kept[secret.name].get_secret_value())
         }
         if new:
             store.write(owned, document.with_values(kept | new, today))
+
+
+def _of_others(store: Store, owned: Owned, secret: Secret) -> SecretStr | None:
+    """Return the value that another host of the site has already."""
+    (site,) = owned.sites
+    for other in store.of_site(site):
+        if other.host is not None and other.path != owned.path:
+            entry = store.read(other, [site]).values.get(secret.name)
+            if entry is not None and secret.shape.fits(entry.value.get_secret_value()):
+                return entry.value
+    return None
 
 
 def _found(store: Store, site: Site) -> None:

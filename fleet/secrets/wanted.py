@@ -16,7 +16,7 @@ def wanted(fleet: Fleet, host: Host) -> tuple[Secret, ...]:
     Raises SecretsError for a mark where its value would be seen by others: in a command, a name, a sysctl. A mark
     belongs into the text of a file or into the password hash of an account and nowhere else (DESIGN O5).
     """
-    found: dict[str, Secret] = {}
+    found: dict[tuple[tuple[str, str] | None, str], Secret] = {}
     for service in host.services:
         where = f"{host.name}: {type(service).__name__}"
         try:
@@ -24,10 +24,10 @@ def wanted(fleet: Fleet, host: Host) -> tuple[Secret, ...]:
         except ValueError as error:
             raise SecretsError(f"{where}: {error}") from None
         for secret in said:
-            first = found.setdefault(secret.slot, secret)
+            first = found.setdefault((secret.pair, secret.name), secret)
             if first != secret:
-                raise SecretsError(f"{where}: {secret.slot} is of the shape {secret.shape} and {first.shape}")
-    return tuple(found[slot] for slot in sorted(found))
+                raise SecretsError(f"{where}: {secret.name} is wanted in two ways: {secret} and {first}")
+    return tuple(sorted(found.values(), key=lambda secret: secret.slot))
 
 
 def _declared(said: Declaration) -> Iterator[Secret]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
@@ -23,11 +24,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from deploys.services.totp import seed
 from fleet.cli.secrets import secrets as command
 from fleet.load import ROOT
 from fleet.model.secret import (
     BCRYPT,
     MASK,
+    MASKED_LENGTH,
     PASSPHRASE,
     PEM_ED25519,
     SSH_ED25519,
@@ -49,7 +52,7 @@ from fleet.model.secret import (
     ssh_private_key,
 )
 from fleet.model.service import Account, Declaration, File, FileSet, Job, Service, none_to_keep
-from fleet.model.site import Connection, Fleet, Host, Network, Os, Site
+from fleet.model.site import Connection, Fleet, Host, Network, Os, Person, Site
 from fleet.secrets import age, audit, generate, hostkeys, store
 from fleet.secrets.sheet import from_sheet, to_sheet
 from fleet.secrets.store import Document, Entry, SecretsError, Store, parse_readers
@@ -61,10 +64,13 @@ LATER = date(2026, 12, 24)
 
 TOTP = Secret("totp-alice", hex_of(20))
 BORG = Secret("borg", PASSPHRASE)
+CODES = Secret("codes-alice", hex_of(20), common=True)
 AXFR = Secret("axfr", base64_of(32), pair=("virtie", "pancake"))
 LOGS = Secret("logs", TOKEN, pair=("pancake", "db1"))
 
 SHAPES = (base64_of(32), hex_of(20), BCRYPT, SSH_ED25519, PEM_ED25519, PASSPHRASE, TOKEN)
+
+PUBLIC = "AAAAC3NzaC1lZDI1NTE5AAAAIGIGSwtQOKkJldj8LAMGh3I4DO65Ll5yeJjBVOR2zjBP"
 
 # Each value has the word in it by which the tests look for leaks.
 CANARY = "canary"
@@ -360,6 +366,18 @@ def test_several_lines_need_a_line_to_themselves(text: str, fine: bool) -> None:
             read(marked)
 
 
+@given(
+    secret=st.text("abcdef0123456789", min_size=MASKED_LENGTH, max_size=40),
+    before=st.text("abcdef0123456789 :\n", max_size=20),
+    cut=st.tuples(st.integers(0, 40), st.integers(0, 40)),
+)
+def test_no_part_of_a_secret_is_shown(secret: str, before: str, cut: tuple[int, int]) -> None:
+    shown = mask(f"{before}{secret[cut[0] : cut[1]]} line 3: syntax error", [SecretStr(secret)])
+    pieces = {secret[at : at + MASKED_LENGTH] for at in range(len(secret) - MASKED_LENGTH + 1)}
+    assert not [piece for piece in pieces if piece in shown]
+    assert "syntax error" in shown
+
+
 def test_a_mask_hides_whole_values_and_each_of_their_lines() -> None:
     key = hostkeys.make()
     line = key.get_secret_value().splitlines()[2]
@@ -367,6 +385,7 @@ def test_a_mask_hides_whole_values_and_each_of_their_lines() -> None:
     assert mask(f"parser: line 3: {line!r} is bad", values) == f"parser: line 3: '{MASK}' is bad"
     assert mask(f"x {VALUES['borg'].get_secret_value()} y", values) == f"x {MASK} y"
     assert mask("nothing in it", values) == "nothing in it"
+    assert mask(f"{line[5:17]}, {line[20:26]}; (sings in here", values) == f"{MASK}, {line[20:26]}; ({MASK}"
 
 
 @pytest.mark.parametrize("name", ["", "Totp", "a b", "a:b", "a/b", "9a", "a" * 64, "a\n"])
@@ -413,7 +432,11 @@ def test_a_host_wants_what_its_files_and_password_hashes_have_marks_of() -> None
         (Wants(job=f"curl -u {BORG}"), "the secret borg is in what it declares, where others can see it"),
         (Wants(apply=f"login {BORG}"), "the secret borg is in the commands or paths of wants"),
         (Wants(accounts=(Account(name="a", comment=str(BORG)),)), "the secret borg is in what it declares"),
-        (Wants(text=f"{TOTP} {Secret('totp-alice', TOKEN)}\n"), "totp-alice is of the shape token and hex-20"),
+        (
+            Wants(text=f"{TOTP} {Secret('totp-alice', TOKEN)}\n"),
+            "totp-alice is wanted in two ways: .*token.* and .*hex",
+        ),
+        (Wants(text=f"{TOTP} {CODES}\n".replace("totp", "codes")), "codes-alice is wanted in two ways: .*site/codes"),
         (Wants(text="@@secret:\n"), "a mark of a secret was changed"),
     ],
 )
@@ -895,6 +918,89 @@ def test_production_is_never_given_a_generated_value(scene: Scene) -> None:
     assert sorted((scene.base / "secrets").rglob("*")) == before
 
 
+def test_a_run_without_a_host_key_says_how_a_host_gets_one(scene: Scene) -> None:
+    scene.fleet = fleet_of(pancake=of_text(BORG, SSH_HOST_KEY))
+    scene.put("pancake", "borg")
+    with pytest.raises(SystemExit, match=r"lacks ssh_host_ed25519_key; fleet secrets hostkey adopt pancake .* make"):
+        scene.open("pancake")
+
+
+# What is common to the hosts of a site
+
+COMMON_FLEET = fleet_of(pancake=of_text(CODES), db1=of_text(CODES, BORG), virtie=of_text(CODES))
+
+
+def test_a_common_secret_is_known_by_its_mark() -> None:
+    assert str(CODES) == "@@secret:site/codes-alice:hex-20@@"
+    assert marks(f"a {CODES}\n") == (CODES,)
+    with pytest.raises(ValueError, match="not common"):
+        Secret("axfr", TOKEN, ("pancake", "virtie"), common=True)
+
+
+def test_a_lab_has_one_common_value_a_site(lab: Scene) -> None:
+    lab.fleet = COMMON_FLEET
+    lab.store = Store(lab.fleet, lambda _: lab.place)
+    first = lab.open("pancake", sites=lab.fleet.sites).values("pancake")[CODES.slot]
+    vault = lab.open("virtie", "db1", sites=lab.fleet.sites)
+    assert vault.values("db1")[CODES.slot] == first != vault.values("virtie")[CODES.slot]
+    assert lab.problems() == []
+
+
+def test_the_check_finds_what_differs_within_a_site_and_what_two_sites_share(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, COMMON_FLEET)
+    one, other = (SecretStr(digits * 20) for digits in ("aa", "bb"))
+    scene.put("pancake", more={CODES.name: one})
+    scene.put("db1", "borg", more={CODES.name: other})
+    scene.put("virtie", more={CODES.name: one})
+    assert scene.problems() == [
+        "home: codes-alice has to be the same on all hosts, and differs: pancake; db1",
+        "codes-alice is the same at exoscale and home: each site has to have its own",
+    ]
+    said = " ".join(scene.problems())
+    assert one.get_secret_value() not in said and other.get_secret_value() not in said
+
+
+@pytest.fixture
+def coded(tmp_path: Path) -> Scene:
+    """Alice of `home`, whom pancake and db1 ask for a code."""
+    alice = Person(name="alice", full_name="Alice", uid=1100, public_keys=(f"ssh-ed25519 {PUBLIC} alice",))
+    fleet = fleet_of(pancake=of_text(seed(alice)), db1=of_text(seed(alice), BORG))
+    home = fleet.sites[0].model_copy(update={"people": (alice,)})
+    return Scene(tmp_path, fleet.model_copy(update={"sites": (home, *fleet.sites[1:])}))
+
+
+def test_a_person_has_one_secret_a_site_and_sees_it_on_a_terminal_only(coded: Scene) -> None:
+    assert coded.run("totp", "alice", "home") == (1, "secrets are shown on a terminal only, not in a file or a pipe\n")
+    assert not coded.owned("db1").path.exists()
+    said = on_a_terminal(verb(coded, "totp", "alice", "home"))
+    values = {coded.read(name).values["totp-alice"].value for name in ("pancake", "db1")}
+    assert len(values) == 1
+    digits = values.pop().get_secret_value()
+    secret = base64.b32encode(bytes.fromhex(digits)).decode()
+    assert f"\notpauth://totp/home%3Aalice?secret={secret}&issuer=home\n" in said
+    # Once it is there it is shown, and given to a host that has not got it yet.
+    coded.put("db1", "borg")
+    assert secret in on_a_terminal(verb(coded, "totp", "alice", "home"))
+    assert coded.read("db1").values["totp-alice"].value.get_secret_value() == digits
+    assert "written" not in on_a_terminal(verb(coded, "totp", "alice", "home"))
+
+
+def test_a_secret_that_differs_is_only_replaced_at_the_owner_s_word(coded: Scene) -> None:
+    coded.put("pancake", more={"totp-alice": SecretStr("aa" * 20)})
+    coded.put("db1", more={"totp-alice": SecretStr("bb" * 20)})
+    assert "totp-alice differs from host to host; --replace" in on_a_terminal(verb(coded, "totp", "alice", "home"))
+    assert coded.read("db1").values["totp-alice"].value.get_secret_value() == "bb" * 20
+    on_a_terminal(verb(coded, "totp", "alice", "home", "--replace"))
+    new = {coded.read(name).values["totp-alice"].value.get_secret_value() for name in ("pancake", "db1")}
+    assert len(new) == 1 and not new & {"aa" * 20, "bb" * 20}
+
+
+def test_a_secret_for_codes_is_of_somebody_whom_a_host_asks(coded: Scene) -> None:
+    assert "home: no person 'bob': there are alice" in coded.run("totp", "bob", "home")[1]
+    assert "exoscale: no person 'alice': there are none" in coded.run("totp", "alice", "exoscale")[1]
+    assert coded.run("totp", "alice", "home", "--show")[1].count("age --decrypt") == 2
+
+
 # Readers who come and go
 
 
@@ -1005,12 +1111,18 @@ def written_by_hand_for_more(scene: Scene) -> None:
 def with_another_public_half(scene: Scene) -> None:
     scene.put("pancake", "totp-alice", "borg", more={SSH_HOST_KEY.name: hostkeys.make()})
     path = scene.store.public_key_file(scene.fleet.host("pancake"))
-    path.write_text(f"{hostkeys.public_half(hostkeys.make())} pancake\n")
+    path.write_text(hostkeys.known_hosts_line("pancake", hostkeys.public_half(hostkeys.make())))
 
 
 def without_a_public_half(scene: Scene) -> None:
     scene.put("pancake", "totp-alice", "borg", more={SSH_HOST_KEY.name: hostkeys.make()})
     scene.store.public_key_file(scene.fleet.host("pancake")).unlink()
+
+
+def with_the_public_half_of_another(scene: Scene) -> None:
+    scene.put("pancake", "totp-alice", "borg", more={SSH_HOST_KEY.name: hostkeys.make()})
+    path = scene.store.public_key_file(scene.fleet.host("pancake"))
+    path.write_text(path.read_text().replace("pancake", "db1"))
 
 
 def with_no_host_key(scene: Scene) -> None:
@@ -1026,8 +1138,9 @@ FOUND: dict[str, tuple[Callable[[Scene], object], str]] = {
     "an unsorted pair": (with_an_unsorted_pair, r"pairs/pancake--db1\.age: should be .*/pairs/db1--pancake\.age"),
     "another site's folder": (with_a_file_at_another_site, r"exoscale/pancake\.age: should be .*/home/pancake\.age"),
     "more readers than it says": (written_by_hand_for_more, HOST + r"is not for the readers of readers\.txt"),
-    "another public half": (with_another_public_half, r"ssh_host_keys/pancake\.pub is not the public half of"),
-    "no public half": (without_a_public_half, r"ssh_host_keys/pancake\.pub is not the public half of"),
+    "another public half": (with_another_public_half, r"known_hosts/pancake is not the public half of"),
+    "no public half": (without_a_public_half, r"known_hosts/pancake is not the public half of"),
+    "another host's public half": (with_the_public_half_of_another, r"known_hosts/pancake is not the public half of"),
     "no host key": (with_no_host_key, HOST + "ssh_host_ed25519_key: no Ed25519 private key"),
 }
 
@@ -1257,8 +1370,8 @@ def test_a_made_host_key_is_stored_and_its_public_half_is_in_clear(scene: Scene)
     made = scene.read("pancake").values[SSH_HOST_KEY.name].value
     public = hostkeys.public_half(made)
     assert hostkeys.fingerprint(public) in said
-    path = scene.base / "secrets" / "home" / "ssh_host_keys" / "pancake.pub"
-    assert path.read_text() == f"{public} pancake\n"
+    path = scene.base / "secrets" / "home" / "known_hosts" / "pancake"
+    assert public in ssh_keygen("-F", "pancake", "-f", str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert set(scene.read("pancake").values) == {"borg", SSH_HOST_KEY.name}
     assert scene.run("hostkey", "make", "pancake")[1].endswith(
@@ -1338,18 +1451,6 @@ def test_what_is_no_host_key_is_not_adopted(scene: Scene, tmp_path: Path) -> Non
         assert f"standard input: {words}" in said
         assert not any(line in said for line in text.splitlines()[1:-1] if line)
     assert not scene.owned("pancake").path.exists()
-
-
-def test_known_hosts_have_other_ports_in_brackets(tmp_path: Path) -> None:
-    public = hostkeys.public_half(hostkeys.make())
-    line = hostkeys.known_hosts_line(public, ["ns3.example", "192.0.2.1", "2001:db8::1"], [22, 2022])
-    assert line == (
-        "ns3.example,[ns3.example]:2022,192.0.2.1,[192.0.2.1]:2022,2001:db8::1,[2001:db8::1]:2022 " + public + "\n"
-    )
-    known = tmp_path / "known_hosts"
-    known.write_text(line)
-    for name in ("ns3.example", "[192.0.2.1]:2022", "[2001:db8::1]:2022"):
-        assert public in ssh_keygen("-F", name, "-f", str(known))
 
 
 def test_records_are_made_of_ed25519_keys_only() -> None:
