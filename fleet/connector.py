@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -25,14 +25,19 @@ from typing import Any, TypeVar, cast
 
 import gevent
 from gevent.lock import RLock
-from paramiko import Transport
-from paramiko.ssh_exception import SSHException
+from paramiko import Agent, HostKeys, MissingHostKeyPolicy, PKey, Transport
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+from paramiko.ssh_exception import AuthenticationException, SSHException
+from pydantic import SecretStr
 from pyinfra import inventory
 from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import ConnectError, FactProcessError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.connectors.ssh import SSHConnector
+
+from fleet.model.secret import SSH_HOST_KEY, mask
+from fleet.model.service import PersonLogin
 
 T = TypeVar("T")
 
@@ -77,6 +82,7 @@ class Outcome:
 
     def fail(self, subject: str, message: str) -> None:
         """Remember that `subject` failed; later operations leave it alone, `verdict` fails the host."""
+        message = mask(message, _SECRETS)
         if self.failed.setdefault(subject, message) is message:
             self._print(f"{subject}: FAILED: {message}")
 
@@ -86,11 +92,13 @@ class Outcome:
 
     def change(self, subject: str, what: str) -> None:
         """Remember one change, in the past tense."""
+        what = mask(what, _SECRETS)
         self.changed.setdefault(subject, []).append(what)
         self._print(f"{subject}: {what}")
 
     def note(self, text: str) -> None:
         """Remember one line for the owner that is neither a change nor a failure."""
+        text = mask(text, _SECRETS)
         if text not in self.notes:
             self.notes.append(text)
 
@@ -119,17 +127,11 @@ class Result:
         return " / ".join(lines[-4:]) if lines else "it said nothing"
 
 
+_SECRETS: set[SecretStr] = set()
 _OUTCOMES: dict[str, Outcome] = {}
 _PLANNED: dict[str, Outcome] = {}
 _EXECUTED: set[str] = set()
 _READS: ContextVar[bool] = ContextVar("reads", default=False)
-
-
-def _without_delay(sock: Any, **kwargs: Any) -> Transport:
-    """Make paramiko's transport on a socket with TCP_NODELAY: 13 times faster a command (reference 5.2)."""
-    if hasattr(sock, "setsockopt"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Transport(sock, **kwargs)
 
 
 def _never_raise(state: State) -> bool:
@@ -144,6 +146,17 @@ class _Noise(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         return not any(word in message and "[" in message for word in ("Connected", "Skipped"))
+
+
+class _OfThisHost(MissingHostKeyPolicy):
+    """Asks the connector whether a key is its host's: paramiko itself knows no host and asks for each."""
+
+    def __init__(self, connector: FleetConnector) -> None:
+        self._connector = connector
+
+    def missing_host_key(self, client: Any, hostname: str, key: PKey) -> None:
+        del client, hostname
+        self._connector.check_host_key(key)
 
 
 class FleetConnector(SSHConnector):
@@ -170,9 +183,55 @@ class FleetConnector(SSHConnector):
         """Return pyinfra's arguments for paramiko, with the transport of this module."""
         kwargs = super().make_paramiko_kwargs()
         extra = dict(kwargs.get("_pyinfra_ssh_paramiko_connect_kwargs") or {})
-        kwargs["_pyinfra_ssh_paramiko_connect_kwargs"] = {**extra, "transport_factory": _without_delay}
+        kwargs["_pyinfra_ssh_paramiko_connect_kwargs"] = {**extra, "transport_factory": self._transport}
+        kwargs["_pyinfra_ssh_strict_host_key_checking"] = "yes"
+        kwargs["_pyinfra_ssh_known_hosts_file"] = os.devnull
         kwargs["port"] = self._port
         return kwargs
+
+    def _transport(self, sock: Any, **kwargs: Any) -> Transport:
+        """Make paramiko's transport, and give its client our judge of host keys.
+
+        The socket gets TCP_NODELAY: 13 times faster a command (reference 5.2).
+        """
+        if hasattr(sock, "setsockopt"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made = Transport(sock, **kwargs)
+        assert self.client is not None
+        self.client.set_missing_host_key_policy(_OfThisHost(self))
+        kinds = {key.get_name() for key in self._host_keys()}
+        kinds |= {"rsa-sha2-256", "rsa-sha2-512"} if "ssh-rsa" in kinds else set()
+        options = made.get_security_options()
+        # A host has a key of each kind; it has to show one that is known.
+        options.key_types = sorted(options.key_types, key=lambda kind: kind not in kinds)
+        return made
+
+    def _host_keys(self) -> list[PKey]:
+        """Return the keys that this host may show: the repository's, then those of known_hosts.
+
+        The owner's own ~/.ssh/known_hosts count as long as there is no other file.
+        """
+        address = str(self.data["ssh_hostname"] or self.host.name)
+        names = {self.host.name, address if self._port == 22 else f"[{address}]:{self._port}"}
+        files = [path for path in map(Path, self.host.data.get("known_hosts") or ()) if path.exists()]
+        return [key for path in files or [Path("~/.ssh/known_hosts").expanduser()] for key in _known_keys(path, names)]
+
+    def check_host_key(self, key: PKey) -> None:
+        """Raise SSHException, before anything is sent, if `key` is not one that this host may show.
+
+        It may be the repository's, which a deployment gives the host, or one in the file that the inventory names; or
+        the owner's word for this run, ``--data first_contact=HOST=SHA256:...``, has its fingerprint.
+        """
+        name = self.host.name
+        word = f"{name}={key.fingerprint}"
+        known = self._host_keys()
+        if key in known or word in str(self.host.data.get("first_contact", "")).split(","):
+            return
+        right = " or ".join(dict.fromkeys(each.fingerprint for each in known)) or "not known"
+        raise SSHException(
+            f"{name} shows the host key {key.fingerprint}, its own is {right}; nothing was sent. A new system is let "
+            f"in by --data first_contact={word}, if ssh-keygen -lf /etc/ssh/{SSH_HOST_KEY.name} on its console agrees"
+        )
 
     def connect(self) -> None:
         """Do nothing: the connection is made by `reach` at the first command."""
@@ -234,6 +293,41 @@ class FleetConnector(SSHConnector):
             return None
         key = transport.get_remote_server_key()
         return f"{key.get_name()} {key.get_base64()}"
+
+    def as_far_as_the_code(self, login: PersonLogin, key: PKey, until: float) -> str:
+        """Return why a person does not get as far as the question for a code, or further without it; "" if all is well.
+
+        Arguments: `key`, one of the person's; `until`, of the monotonic clock, for as long as no port answers. The host
+        has to show the key that it showed to this connection.
+        """
+        while True:
+            said = []
+            for port in login.ports:
+                try:
+                    wrong = self._second_factor(login.user, port, key)
+                except (OSError, EOFError, SSHException) as error:
+                    said.append(f"port {port}: {error}")
+                    continue
+                return wrong and f"{login.user} at port {port}: {wrong}"
+            if time.monotonic() >= until:
+                return f"{login.user} cannot come in: {', '.join(said)}"
+            gevent.sleep(RETRY_SECONDS)
+
+    def _second_factor(self, user: str, port: int, key: PKey) -> str:
+        """Return what is wrong with the way in of `user` at `port`; OSError or SSHException where nobody answers."""
+        address = str(self.data["ssh_hostname"] or self.host.name)
+        with contextlib.closing(Transport(socket.create_connection((address, port), PROBE_SECONDS))) as transport:
+            transport.start_client(timeout=PROBE_SECONDS)
+            shown = transport.get_remote_server_key()
+            if f"{shown.get_name()} {shown.get_base64()}" != self.host_key():
+                return f"another host key than the deployment's, {shown.fingerprint}"
+            try:
+                left = transport.auth_publickey(user, key)
+            except AuthenticationException as error:
+                return f"the key is refused: {error}"
+        if not left:
+            return "a key is enough to be let in, without a code"
+        return "" if left == ["keyboard-interactive"] else f"what is asked after the key is {', '.join(left)}, no code"
 
     def run_shell_command(self, command: StringCommand, *args: Any, **kwargs: Any) -> Any:
         """Run a command over the connection, making it first if need be; a dead one is an OSError.
@@ -312,9 +406,38 @@ class FleetConnector(SSHConnector):
             transport.set_keepalive(KEEPALIVE_SECONDS)
 
 
+def _known_keys(path: Path, names: Collection[str]) -> list[PKey]:
+    """Return the keys that a file of known_hosts, which may not be there, has for one of `names`, in its order.
+
+    Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT. Lines with a marker or a pattern count for nobody.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in (text.strip() for text in lines):
+        with contextlib.suppress(SSHException, InvalidHostKey):
+            entry = HostKeyEntry.from_line(line)
+            if entry is not None and entry.key is not None and any(_is_named(one, names) for one in entry.hostnames):
+                found.append(entry.key)
+    return found
+
+
+def _is_named(entry: str, names: Collection[str]) -> bool:
+    return entry in names or (
+        entry.startswith("|1|") and any(HostKeys.hash_host(name, entry) == entry for name in names)
+    )
+
+
 def _connect(address: str, port: int, seconds: float) -> None:
     with socket.create_connection((address, port), timeout=seconds):
         pass
+
+
+def never_show(values: Iterable[SecretStr]) -> None:
+    """Mask `values`, the secrets of this run, in every line and report of every host (DESIGN O5)."""
+    _SECRETS.update(values)
 
 
 def record_of(name: str) -> Outcome:
@@ -408,21 +531,45 @@ def ask(name: str, fact: FactBase[Any], *args: Any, **kwargs: Any) -> Any:
         return None
 
 
-def confirm(host: Host, command: str, seconds: int) -> Result | None:
+def confirm(host: Host, command: str, seconds: int, people: Sequence[PersonLogin] = ()) -> Result | None:
     """Run `command` over a *new* TCP connection and login, the proof that DESIGN D3 asks for.
 
-    The old connection is kept unless the new one works. Returns None if no new login was possible within
-    `seconds`.
+    Each of `people` whose key is at hand (`keys_at_hand`) has to get as far as the question for a code before; if one
+    does not, the command is not run, and the result says why. The old connection is kept unless the new one works.
+    Returns None if no new login was possible within `seconds`.
     """
     state = host.state
     assert state is not None
+    until = time.monotonic() + seconds
     fresh = FleetConnector(state, host)
     if not fresh.reconnect(seconds):
         return None
     old = cast(FleetConnector, host.connector)
     host.connector = fresh
     old.close()
+    for login, key in keys_at_hand(host, people):
+        wrong = fresh.as_far_as_the_code(login, key, until)
+        if wrong:
+            return Result(False, (), (wrong,))
     return run(host, command)
+
+
+def keys_at_hand(host: Host, people: Sequence[PersonLogin]) -> list[tuple[PersonLogin, PKey]]:
+    """Return those of `people` whose private key is here, each with it: in the SSH agent, or where the inventory says.
+
+    Raises SSHException or OSError for a file of the inventory's that is no private key.
+    """
+    keys: list[PKey] = list(Agent().get_keys())
+    named = host.data.get("person_key")
+    if named is not None and Path(named).exists():
+        keys.append(PKey.from_path(named))
+    found = []
+    for login in people:
+        wanted = {line.split()[1] for line in login.public_keys}
+        key = next((each for each in keys if each.get_base64() in wanted), None)
+        if key is not None:
+            found.append((login, key))
+    return found
 
 
 def host_key(host: Host) -> str | None:

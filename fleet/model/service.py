@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fleet.model.base import Model
+from fleet.model.pki import Certificate
 from fleet.model.secret import is_marked
 from fleet.model.types import Name, Port, Size
 
@@ -154,6 +155,18 @@ class File(Model):
         return self
 
 
+class PersonLogin(Model):
+    """A person's way into a host, as a change that might shut it is tried: with a key, as far as the code.
+
+    Arguments: `user`, the account; `ports` of sshd(8), of which one has to let in; `public_keys`, each a line of
+    ssh-keygen(1): the private half of one has to be where the run is.
+    """
+
+    user: str
+    ports: tuple[Port, ...] = Field(min_length=1)
+    public_keys: tuple[str, ...] = Field(min_length=1)
+
+
 class FileSet(Model):
     """Files that are checked, swapped in and rolled back together (DESIGN D2).
 
@@ -163,9 +176,11 @@ class FileSet(Model):
     command that makes the running system follow the files; `undo`, the same for the old files after they were put
     back, and `undo_at_boot`, the same while the machine boots and the daemon has not started yet; `before`, a
     command that may read ``{new}`` and whose standard output (sh) is added to the undo script, for running state
-    that files do not have; `exclusive`, glob patterns of files that are moved away with the swap, because the daemon
-    would read them beside ours; `dangerous`: it can lock the owner out, so it is applied with confirm-or-rollback
-    (D3).
+    that files do not have: also to stop who would write the files meanwhile, with the command that starts him again;
+    `exclusive`, glob patterns of files that are moved away with the swap, because the daemon would read them beside
+    ours; `dangerous`: it can lock the owner out, so it is applied with confirm-or-rollback (D3); `confirm_logins`,
+    people's ways in that a dangerous set must leave open: those whose key is at hand are tried before it counts as
+    confirmed, and without any key it is not touched.
     """
 
     name: Name
@@ -178,6 +193,7 @@ class FileSet(Model):
     before: str | None = None
     exclusive: tuple[str, ...] = ()
     dangerous: bool = False
+    confirm_logins: tuple[PersonLogin, ...] = ()
 
 
 class NoState(Model):
@@ -249,6 +265,7 @@ class Declaration(Model):
     volumes: tuple[Volume, ...] = ()
     guests: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
     state: NoState | Backup
 
 
@@ -275,6 +292,10 @@ class Service(Model):
         The paths are below the folder of the program; for review and for parsers, never written by us.
         """
         del host, fleet
+        return ()
+
+    def networks_named(self) -> Iterable[tuple[str, str]]:
+        """Yield, field by field, the networks that this service counts on its host to be on: field and network."""
         return ()
 
     def prepares(self, host: Host, fleet: Fleet) -> None:

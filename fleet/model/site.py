@@ -182,11 +182,12 @@ class Guest(Model):
 
 
 class Connection(Model):
-    """How the controller reaches a host. `key` and `known_hosts` are relative to the project or to the home.
+    """How the controller reaches a host. `key`, `known_hosts` and `person_key` are relative to the project or the home.
 
     `public_key` is the public half of the key that it uses: the only one that the account `user` accepts. None
     leaves that account's keys as they are. `first_port` is tried where `port` takes no connection: a system that was
-    just installed listens there.
+    just installed listens there. The keys in `known_hosts` count beside the repository's. `person_key` is a private
+    key of a person, with which people's way in is tried; None means one in the SSH agent.
     """
 
     address: str
@@ -196,6 +197,7 @@ class Connection(Model):
     escalate: Literal["doas", "sudo"] | None = None
     key: str | None = None
     known_hosts: str | None = None
+    person_key: str | None = None
     public_key: PublicKey | None = None
 
 
@@ -487,6 +489,12 @@ def _references(fleet: Fleet) -> Iterator[str]:
                     prefix = network.ipv4 if isinstance(address, IPv4Interface) else network.ipv6
                     if prefix is None or address.network != prefix:
                         yield f"{where}: address {address} is not in network {network.name} ({prefix})"
+            on = {interface.network for interface in host.interfaces}
+            for service in host.services:
+                for field, name in service.networks_named():
+                    if name not in on:
+                        told = f"{name!r} is no network of this host; it is on {_list(on)}"
+                        yield f"{where}: services: {type(service).__name__}: {field}: {told}"
             if host.guest is not None:
                 yield from _guest_references(fleet, host, names, where)
 

@@ -1,7 +1,7 @@
 """Makes one machine's SSH reachable on the loopback network, for every user and without a route.
 
 Run as a program, one process for each machine: it listens only while the machine accepts connections, so that
-one that is off refuses them, and ends with the machine's QEMU.
+one that is off refuses them, and ends with the machine's QEMU. People have a port of their own, as on the machine.
 """
 
 import argparse
@@ -100,14 +100,16 @@ class Relay:
                 await self._lost.wait()
 
 
-async def _main(relay: Relay, qemu: int) -> None:
+async def _main(relays: Sequence[Relay], qemu: int) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(os.pidfd_open(qemu), ended.set)
-    task = asyncio.create_task(relay.run())
-    task.add_done_callback(lambda _: ended.set())
+    tasks = [asyncio.create_task(relay.run()) for relay in relays]
+    for task in tasks:
+        task.add_done_callback(lambda _: ended.set())
     await ended.wait()
-    if task.done():
-        task.result()
+    for task in tasks:
+        if task.done():
+            task.result()
 
 
 def _endpoint(text: str) -> tuple[str, int]:
@@ -119,7 +121,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--outside", type=_endpoint, required=True)
     parser.add_argument("--inside", type=_endpoint, required=True, action="append")
+    parser.add_argument("--people", type=_endpoint, nargs=2, metavar=("OUTSIDE", "INSIDE"))
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--qemu", type=int, required=True)
     arguments = parser.parse_args()
-    asyncio.run(_main(Relay(arguments.outside, arguments.inside, arguments.namespace), arguments.qemu))
+    ways = [(arguments.outside, arguments.inside)]
+    if arguments.people:
+        ways.append((arguments.people[0], arguments.people[1:]))
+    asyncio.run(_main([Relay(*way, arguments.namespace) for way in ways], arguments.qemu))

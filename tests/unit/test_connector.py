@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 from pyinfra.api import StringCommand
 from pyinfra.api.host import Host
 
 from fleet import connector
-from fleet.connector import FleetConnector, Outcome, Presence, read, record_of, run
+from fleet.connector import (
+    FleetConnector,
+    Outcome,
+    Presence,
+    closing_lines,
+    never_show,
+    read,
+    record_of,
+    report,
+    run,
+)
 from fleet.load import host_data, load
+from fleet.model.secret import MASK
 
 ANSWER = SimpleNamespace(stdout_lines=["done"], stderr_lines=[])
 
@@ -109,5 +122,21 @@ def test_only_production_looks_for_a_fresh_system() -> None:
     """In the lab the relay does: port 22 of the computer itself may be anybody's."""
     production, _ = load("vultr")
     lab, _ = load("lab")
-    assert host_data(production.host("ns3"))["first_port"] == 22
-    assert "first_port" not in host_data(lab.host("ns3"))
+    found = [host_data(fleet.site_of(fleet.host("ns3")), fleet.host("ns3")) for fleet in (production, lab)]
+    assert [data.get("first_port") for data in found] == [22, None]
+
+
+def test_no_line_or_report_has_a_secret_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connector, "_SECRETS", set())
+    monkeypatch.setattr(connector, "_OUTCOMES", {})
+    never_show([SecretStr("a canary sings in here")])
+    record = record_of("ns3")
+    record.concerned = True
+    record.fail("nsd", "line 3: 'a canary sings in here'")
+    record.change("unbound", "given 'canary sings'")
+    record.note("it said: sings in here")
+    said = capsys.readouterr().err + json.dumps(report()) + "".join(closing_lines())
+    assert "sings" not in said
+    assert f"nsd: FAILED: line 3: '{MASK}'" in said and f"given '{MASK}'" in said and MASK in record.notes[0]

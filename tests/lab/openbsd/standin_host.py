@@ -1,7 +1,8 @@
 """One OpenBSD stand-in: a root of its own over the shared one, namespaces of its own, and its way in.
 
 Its directory in the lab has `upper`, everything it ever wrote, which outlives reboots and `down`; `console.log`; its
-host key; and `layers`, the root directories that it was installed from, which it keeps when the recipes change.
+public key as installed; and `layers`, the root directories that it was installed from, which it keeps when the
+recipes change.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from tests.lab.openbsd.standin.unmodelled import RECORD
 
 _BOOT_SECONDS = 30.0
 _HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
+_PUBLIC_KEY = "installed_key.pub"
 _LAYERS = "layers"
 
 # $1 is the directory of the host, $2 the lower directories. What is mounted goes with the mount namespace.
@@ -189,15 +191,11 @@ class StandIn:
         """Tell whether it was ever installed."""
         return (self.directory / _LAYERS).exists()
 
-    def public_key(self) -> str:
-        """Return its public SSH host key: type and key."""
-        text = (self.directory / "upper" / f"{_HOST_KEY}.pub").read_text()
-        return " ".join(text.split()[:2])
-
     def known_hosts(self) -> list[str]:
-        """Return the lines of known_hosts for it: under the relay's address and its own."""
+        """Return the lines of known_hosts for it as it was installed: its name, the relay's address and its own."""
         address, port = self.relay
-        return [f"{names} {self.public_key()}" for names in (f"[{address}]:{port}", *self.addresses)]
+        key = " ".join((self.directory / _PUBLIC_KEY).read_text().split()[:2])
+        return [f"{names} {key}" for names in (self.name, f"[{address}]:{port}", *self.addresses)]
 
     def install(self, public_key: str) -> None:
         """Put on an empty stand-in what the installer and its answers leave behind.
@@ -228,6 +226,7 @@ class StandIn:
         _copy_up(layers, upper, key.parent)
         # rc makes the keys at the first boot; here the controller has seen them on the console already.
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"root@{self.name}", "-f", key])
+        shutil.copy(f"{key}.pub", self.directory / _PUBLIC_KEY)
         # Last: without it the installation begins anew.
         (self.directory / _LAYERS).write_text("".join(f"{layer}\n" for layer in layers))
 
@@ -265,6 +264,7 @@ class StandIn:
         argv = [
             *(sys.executable, str(Path(relay.__file__)), "--outside", f"{address}:{port}"),
             *(word for inner in self.ssh_ports() for word in ("--inside", f"{self.answers_at}:{inner}")),
+            *("--people", f"{address}:{self.host.sshd_port}", f"{self.answers_at}:{self.host.sshd_port}"),
             *("--namespace", f"/run/netns/hf{self.index}-{self.seen_from}", "--qemu", str(holder.pid)),
         ]
         Process.spawn(argv, self.directory / "relay.log").save(record)
