@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import SecretStr
 
-from deploys.parts import hooks, sets
+from deploys.parts import hooks, own_sets, sets
 from fleet.model.secret import fill
 from fleet.model.service import Service
 from fleet.model.site import Fleet, Host
@@ -42,7 +42,7 @@ def openbsd(fleet: Fleet, me: Host, mine: Sequence[Service], values: Mapping[str
         followed=unsettled(wished),
         name="Configuration",
     )
-    daemons(wanted=wished, name="Daemons")
+    daemons(wanted=wished, own=own_sets(fleet, me, mine), name="Daemons")
     settle(daemons=wished, openbsd=True, name="Settled sets")
     sysctls(wanted=[pair for what in everything for pair in what.sysctls], name="Sysctls")
     jobs(

@@ -16,6 +16,15 @@ def sets(fleet: Fleet, me: Host, mine: Sequence[Service]) -> Iterator[FileSet]:
         yield from service.renders(me, fleet)
 
 
+def own_sets(fleet: Fleet, me: Host, mine: Sequence[Service]) -> dict[str, frozenset[str]]:
+    """Return the names of the configuration sets that go with each daemon of `mine`, services of `me`, by its name."""
+    return {
+        daemon.name: frozenset(each.name for each in service.renders(me, fleet))
+        for service in mine
+        for daemon in service.declares(me, fleet).daemons
+    }
+
+
 def hooks(fleet: Fleet, me: Host, mine: Sequence[Service], hook: str) -> None:
     """Call one hook of all services, visiting every class of the model in one order on every host.
 

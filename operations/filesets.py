@@ -4,7 +4,8 @@ Everything of one set happens in one remote script, which a controller that dies
 for its steps and for who takes the way back. Here is what is due, and how a run tells the host.
 
 A *dangerous* set (network, firewall, sshd, doas) ends with the undo armed: a timer of the host runs it after
-`operations.swap.UNDO_SECONDS`, and so does the next boot, unless a new TCP connection and a new login confirm.
+`operations.swap.UNDO_SECONDS`, and so does the next boot, unless a new TCP connection and a new login confirm. A set
+that people come in by is confirmed by one of them too, who gets as far as the question for a code.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from secrets import token_hex
 
 from pydantic import SecretStr
 from pyinfra import host as current_host
@@ -24,19 +26,23 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from facts.filesets import FileSets, FileState, SetQuery, SetState
-from fleet.connector import confirm, outcome, read, run
-from fleet.model.secret import MASK, fill, mask
+from fleet.connector import confirm, keys_at_hand, outcome, read, run
+from fleet.model.secret import fill
 from fleet.model.service import Daemon, File, FileSet
-from operations.swap import confirmation, script, settled
+from operations.steps import Refusal
+from operations.swap import UNDO_SECONDS, confirmation, script, settled
 
 CONFIRM_SECONDS = 35
 """How long the controller tries to log in anew; less than the undo needs, so that it never confirms too late."""
 
 SCRIPT_SECONDS = 300
-"""After so long without an answer the connection counts as cut by the change itself."""
+"""After so long without an answer the connection counts as lost: longer than a script waits and its parts may take."""
 
-MASKED_LENGTH = 8
-"""So many characters of a secret in a row are never shown: a parser may quote a part of the line that it refuses."""
+SILENT_SECONDS = UNDO_SECONDS // 2
+"""After so long without an answer from the script of a dangerous set the connection counts as cut by the change.
+
+The script goes on without it, and the confirmation waits for its end: half of the undo's time is left for that.
+"""
 
 
 @dataclass(frozen=True)
@@ -99,30 +105,19 @@ def filled(wanted: FileSet, values: Mapping[str, SecretStr]) -> FileSet:
     return wanted.model_copy(update={"files": tuple(files)})
 
 
-def masked(text: str, values: Collection[SecretStr]) -> str:
-    """Return `text`, such as the words of a parser, without the secrets of `values` (DESIGN O5).
-
-    Also what is only a part of a secret goes, from `MASKED_LENGTH` characters on.
-    """
-    text = mask(text, values)
-    secret = [value.get_secret_value() for value in values]
-    hidden: set[int] = set()
-    for start in range(len(text) - MASKED_LENGTH + 1):
-        piece = text[start : start + MASKED_LENGTH]
-        if any(piece in value for value in secret):
-            hidden.update(range(start, start + MASKED_LENGTH))
-    shown = ""
-    for at, letter in enumerate(text):
-        if at not in hidden:
-            shown += letter
-        elif at - 1 not in hidden:
-            shown += MASK
-    return shown
-
-
 def unsettled(daemons: Sequence[Daemon]) -> frozenset[str]:
     """Return the names of the sets whose change makes one of `daemons` reload or restart."""
     return frozenset(name for daemon in daemons for name in (*daemon.reload_on, *daemon.restart_on))
+
+
+def held_back(daemons: Sequence[Daemon], own: Mapping[str, Set[str]], failed: Set[str]) -> tuple[Refusal, ...]:
+    """Return why those of `daemons` that lean on a set that failed stay as they are. Pure.
+
+    Arguments: `own`, the sets of the service that declares a daemon, by its name; `failed` in this run. Its package may
+    have come in this very run, with a configuration that is not ours.
+    """
+    found = ((it, sorted((own.get(it.name, frozenset()) | unsettled([it])) & failed)) for it in daemons)
+    return tuple(Refusal(it.name, f"left as it is: its configuration {sets[0]} failed") for it, sets in found if sets)
 
 
 def to_settle(daemons: Sequence[Daemon], changed: Set[str], failed: Set[str]) -> tuple[str, ...]:
@@ -145,7 +140,8 @@ def filesets(
 
     Arguments: `sets`, with marks for secrets; `openbsd`, which tools the host has; `values` of this host's secrets by
     slot; `followed`, the sets that a daemon of a later operation follows (`unsettled`): they stay pending until
-    `settle`. A set that is refused or rolled back is recorded as failed; the others go on.
+    `settle`. A set that is refused or rolled back is recorded as failed; the others go on. But dangerous ones lean on
+    each other, as rules for a port lean on who listens there: after one that failed the next are not touched.
     """
     secrets = values or {}
     found = read(current_host, FileSets, sets=[query(wanted) for wanted in sets], openbsd=openbsd)
@@ -160,15 +156,20 @@ def filesets(
             outcome(current_host).fail(wanted.name, str(error))
             continue
         what = plan_set(whole, found.get(wanted.name, SetState()))
-        if what:
+        if what and whole.confirm_logins and not keys_at_hand(current_host, whole.confirm_logins):
+            users = " or ".join(login.user for login in whole.confirm_logins)
+            message = f"not touched: it needs a key of {users} to try the way in of people with; ssh-add it"
+            outcome(current_host).fail(wanted.name, message)
+        elif what:
             due.append((whole, what))
     if not due:
         current_host.noop("every configuration set is in place")
         return
     _show(current_host, due)
     for whole, what in sorted(due, key=lambda pair: pair[0].dangerous):
-        kept = {file.path for other in sets if other.name != whole.name for file in other.files}
-        yield FunctionCommand(_applied(whole, what, openbsd, secrets, whole.name in followed, kept), (), {})
+        others = [other for other in sets if other.name != whole.name]
+        command = _applied(whole, what, openbsd, whole.name in followed, others)
+        yield FunctionCommand(command, (), {})
 
 
 @operation()
@@ -195,35 +196,46 @@ def _applied(
     whole: FileSet,
     what: Due,
     openbsd: bool,
-    secrets: Mapping[str, SecretStr],
     followed: bool,
-    kept: Collection[str],
+    others: Sequence[FileSet],
 ) -> Callable[[State, Host], bool]:
     """Return what applies one set. A function holds the filled texts: pyinfra prints the arguments of commands."""
+    kept = {file.path for other in others for file in other.files}
 
     def apply(state: State, host: Host) -> bool:
         del state
         record = outcome(host)
-        text = script(whole, openbsd=openbsd, followed=followed, kept=kept)
-        result = run(host, "sh -s", stdin=text, timeout=SCRIPT_SECONDS)
+        before = [other.name for other in others if other.dangerous and record.has_failed(other.name)]
+        if whole.dangerous and before:
+            record.fail(whole.name, f"not touched: it may shut the way in that {before[0]} has left open")
+            return True
+        ticket = token_hex(8)
+        text = script(whole, openbsd=openbsd, followed=followed, kept=kept, ticket=ticket)
+        result = run(host, "sh -s", stdin=text, timeout=SILENT_SECONDS if whole.dangerous else SCRIPT_SECONDS)
         if result is not None and not result.ok:
-            record.fail(whole.name, masked(result.error, secrets.values()))
+            record.fail(whole.name, result.error)
             return True
         if not whole.dangerous:
             if result is not None:
                 record.change(whole.name, what.words())
             return result is not None
         record.failed.pop("connection", None)
-        confirmed = confirm(host, confirmation(whole.name, openbsd), CONFIRM_SECONDS)
-        if confirmed is None:
-            record.fail(whole.name, f"no new login was possible, {host.name} puts the old state back within a minute")
-        elif confirmed.ok:
-            record.change(whole.name, f"{what.words()}; confirmed by a new login")
-        else:
-            record.fail(whole.name, f"the new login came too late, {host.name} has put the old state back")
-        return confirmed is not None
+        return _confirmed(host, whole, what.words(), confirmation(whole.name, openbsd, ticket))
 
     return apply
+
+
+def _confirmed(host: Host, whole: FileSet, done: str, command: str) -> bool:
+    """Confirm a dangerous set by `command`, record how it went, and return whether the host is still reached."""
+    record = outcome(host)
+    result = confirm(host, command, CONFIRM_SECONDS, whole.confirm_logins)
+    if result is None:
+        record.fail(whole.name, f"no new login was possible, {host.name} puts the old state back within a minute")
+    elif result.ok:
+        record.change(whole.name, f"{done}; confirmed by a new login")
+    else:
+        record.fail(whole.name, f"not confirmed, {host.name} puts the old state back within a minute: {result.error}")
+    return result is not None
 
 
 def _show(host: Host, due: Sequence[tuple[FileSet, Due]]) -> None:

@@ -7,7 +7,8 @@ The run is a row of small steps, each of which leaves the set whole or knows the
 3. Every new file is written beside its place, and every old one gets a second name there. A disk that fills up does
    so here, where nothing was swapped yet; the way back needs no space at all.
 4. Renames, and nothing else, swap the set in.
-5. The daemon follows. A failure up to here, of whatever kind, goes the way back before the script ends.
+5. The daemon follows, or is given up: a check or a daemon that hangs is ended by timeout(1). A failure up to here, of
+   whatever kind, goes the way back before the script ends.
 6. One rename, of ``undo/NAME`` to ``final/NAME``, makes it final. What is left is cleaning up.
 
 Four things take the way back when the script cannot: a *guard* in the background, if the script is killed; a *timer*,
@@ -42,8 +43,20 @@ UNDO_SECONDS = 50
 A little less than the minute after which all has to be as it was: the old state takes some seconds to apply.
 """
 
+FOLLOW_SECONDS = 45
+"""How long a dangerous set may take to be followed by the running system: less than the undo waits."""
+
+PATIENT_SECONDS = 100
+"""The same for an ordinary set."""
+
+CHECK_SECONDS = 60
+"""How long a check may take."""
+
 LOCK_SECONDS = 120
 """How long a run waits for another one that is at work on the same set, or for an undo that is under way."""
+
+CONFIRM_WAIT_SECONDS = 100
+"""How long a confirmation waits for the script of its set."""
 
 RUN = "/var/run/homefleet"
 """Who is at work on which set: symbolic links to process numbers. Both systems empty /var/run at boot."""
@@ -78,12 +91,14 @@ def script(
     seconds: int = UNDO_SECONDS,
     followed: bool = False,
     kept: Collection[str] = (),
+    ticket: str = "0",
 ) -> str:
     """Return the script that brings `wanted` about, or leaves everything as it was and exits non-zero.
 
     Arguments: `wanted`, whose texts have their secrets in them; `openbsd`, which tools the host has; `seconds` until
     an armed undo runs; `followed`: a later command makes a daemon follow, so the pending marker stays until
-    `settled`; `kept`, paths that other sets of the host have: a file that moved to one of them does not go.
+    `settled`; `kept`, paths that other sets of the host have: a file that moved to one of them does not go; `ticket`,
+    letters and digits by which `confirmation` knows this run from an earlier one.
 
     The script is fed to ``sh -s``, so a secret is in no argument list, and is one compound command, so that nothing of
     it runs if the connection is lost before all of it is there. It reads no standard input and shows the
@@ -95,8 +110,8 @@ def script(
     files = (*wanted.files, place)
     parts = [
         "{",
-        f"state={state} run={RUN} name={name}",
-        _START,
+        f"state={state} run={RUN} name={name} ticket={ticket}",
+        _hands(openbsd) + _START,
         _wait(openbsd, seconds),
         _LOCK,
         _heredoc('"tmp/$name.rollback"', f"state={state} run={RUN}\n{_ROLLBACK}"),
@@ -108,38 +123,82 @@ def script(
     ]
     if wanted.check is not None and not wanted.check_in_place:
         parts.append(_check(wanted.check.replace("{new}", staged), "in place"))
-    parts += [_away(wanted, staged + place.path, kept), _way_back(wanted, place.path, followed), _PENDING]
+    parts += [_away(wanted, staged + place.path, kept), _way_back(wanted, place.path, followed, openbsd), _PENDING]
     if wanted.dangerous:
         parts.append((_ARM_OPENBSD if openbsd else _ARM_UBUNTU).replace("UNDO_SECONDS", str(seconds)))
     parts.append("step='writing the new files beside the old ones'")
-    parts += [f"bring {shlex.quote(file.path)} {shlex.quote(_folder(file.path))}" for file in files]
+    parts += [f"bring {shlex.quote(file.path)} {shlex.quote(file.owner)} {file.mode:o}" for file in files]
     parts.append("step='giving the old files a second name'")
     parts += [f"aside {shlex.quote(file.path)}" for file in files]
     parts.append("sync\nstep='swapping'")
-    parts += [f"mv -f {shlex.quote(f'{file.path}.homefleet-new')} {shlex.quote(file.path)}" for file in files]
+    parts += [f"swap {shlex.quote(file.path)}" for file in files]
     parts.append('while IFS= read -r path; do gone "$path"; done <"away/$name"')
     if wanted.check is not None and wanted.check_in_place:
         parts.append(_check(wanted.check.replace("{new}", ""), "back"))
     if wanted.apply is not None:
-        parts.append(_apply(wanted.apply))
+        parts.append(_apply(wanted.apply, FOLLOW_SECONDS if wanted.dangerous else PATIENT_SECONDS))
     parts.append(_END_ARMED if wanted.dangerous else _END)
     return "\n".join((*parts, "}")) + "\n"
 
 
-def confirmation(name: str, openbsd: bool = False) -> str:
-    """Return the command that makes a dangerous set final; it fails if the undo came first.
+def confirmation(name: str, openbsd: bool = False, ticket: str = "0") -> str:
+    """Return the command that makes a dangerous set final; it fails, and says why, if the undo came first.
 
-    It waits for the script of the set: the connection may have been lost in the middle of it.
+    Arguments: `name` of the set; `ticket` of the run whose `script` applied it. The connection may have been lost in
+    the middle of that script: its end is waited for, and an earlier run's set is never confirmed in its place.
     """
-    lock = f"{RUN}/{name}"
-    wait = f'n=0; while kill -0 "$(readlink {lock})" 2>/dev/null && [ $n -lt 30 ]; do sleep 1; n=$((n + 1)); done'
-    command = f"{wait}; sh {state_of_host(openbsd)}/rollback confirm {name}"
-    return command if openbsd else f"{command} && {{ systemctl -q stop homefleet-undo-{name}.timer 2>/dev/null || :; }}"
+    state, lock = state_of_host(openbsd), f"{RUN}/{name}"
+    timer = "" if openbsd else f"systemctl -q stop homefleet-undo-{name}.timer 2>/dev/null || :"
+    return f"""\
+n=0 idle=0
+while [ $n -lt {CONFIRM_WAIT_SECONDS} ] && [ $idle -lt 2 ]; do
+	if kill -0 "$(readlink {lock})" 2>/dev/null; then
+		idle=0
+	elif [ "$(cat {state}/pending/{name} 2>/dev/null)" = {ticket} ]; then
+		sh {state}/rollback confirm {name} || {{ echo 'it was undone already: the old files are back' >&2; exit 1; }}
+		{timer or ":"}
+		exit 0
+	elif [ -e {state}/armed/{name} ]; then
+		idle=0
+	else
+		idle=$((idle + 1))
+	fi
+	sleep 1
+	n=$((n + 1))
+done
+[ $idle -lt 2 ] || {{ echo 'it was undone before it could be confirmed: the old state is back' >&2; exit 1; }}
+echo 'it is still being applied, and is undone at its end: nothing confirms it' >&2
+exit 1"""
 
 
 def settled(names: Sequence[str], openbsd: bool = False) -> str:
     """Return the command that ends `followed` sets: their daemons run what is on disk."""
     return "rm -f " + " ".join(f"{state_of_host(openbsd)}/pending/{name}" for name in names)
+
+
+# Whoever owns a folder can put a link there at any moment, and root would follow it: what is done there is done as him.
+# su(1) of both systems keeps the environment and takes a shell from root; the account's own may be nologin(8).
+_HANDS = """\
+whose() {
+	folder=${1%/*} who=''
+	set --
+	while [ -n "$folder" ]; do set -- "$folder" "$@"; folder=${folder%/*}; done
+	[ $# -gt 0 ] || return 0
+	folder=$(find -H "$@" -prune ! -user root 2>/dev/null | sed -n 1p)
+	[ -n "$folder" ] || return 0
+	who=$(STAT "$folder")
+	[ "$who" != "$(id -un)" ] || who=''
+}
+act() {
+	whose "$1"
+	export P="$1"
+	if [ -z "$who" ]; then eval "$2"; else su -s /bin/sh "$who" -c "$2" </dev/null; fi
+}
+"""
+
+
+def _hands(openbsd: bool) -> str:
+    return _HANDS.replace("STAT", "stat -f %Su" if openbsd else "stat -c %U")
 
 
 _START = """\
@@ -182,17 +241,27 @@ cd "$state"
 mkdir -p stage pending armed undo final away manifest tmp
 chmod 700 "$state"
 bring() {
-	( umask 022; mkdir -p "$2" )
-	# Whoever owns the folder may have put a link there: it is not to be followed.
-	rm -f "$1.homefleet-new"
-	cp -p "stage/$name$1" "$1.homefleet-new"
+	whose "$1"
+	if [ -z "$who" ]; then
+		( umask 022; mkdir -p "${1%/*}" )
+		rm -f "$1.homefleet-new"
+		cp -p "stage/$name$1" "$1.homefleet-new"
+	elif [ "$who" = "$2" ]; then
+		P=$1 MODE=$3 su -s /bin/sh "$who" -c "$BRING" <"stage/$name$1"
+	else
+		said=1; say "$1 would be $2's in a folder of $who"; exit 1
+	fi
 }
 aside() {
 	exists "$1" || return 0
-	rm -f "$1.homefleet-old"
-	if [ -L "$1" ]; then ln -s "$(readlink "$1")" "$1.homefleet-old"; else ln "$1" "$1.homefleet-old"; fi
+	act "$1" "$ASIDE"
 }
-gone() { ! exists "$1" || mv -f "$1" "$1.homefleet-old"; }"""
+swap() { act "$1" 'mv -f "$P.homefleet-new" "$P"'; }
+gone() { ! exists "$1" || act "$1" 'mv -f "$P" "$P.homefleet-old"'; }
+BRING='umask 077; mkdir -p "${P%/*}"; rm -f "$P.homefleet-new"
+cat >"$P.homefleet-new" && chmod "$MODE" "$P.homefleet-new"'
+ASIDE='rm -f "$P.homefleet-old"
+if [ -L "$P" ]; then ln -s "$(readlink "$P")" "$P.homefleet-old"; else ln "$P" "$P.homefleet-old"; fi'"""
 
 # A symbolic link is made whole or not at all, and needs no disk space for the number in it.
 _LOCK = f"""\
@@ -260,10 +329,11 @@ guard)
 	rm -f "$run/$name" "$run/$name.guard"
 	;;
 timer)
-	n=0
+	n=0 end=$(($(date +%s) + $3))
 	rm -f "$run/$name.timer"
 	ln -s $$ "$run/$name.timer" || exit 1
-	while [ $n -lt "$3" ]; do
+	# The seconds of a busy host are long; a clock that is set back does not make them longer.
+	while [ $n -lt "$3" ] && [ "$(date +%s)" -lt $end ]; do
 		sleep 1
 		[ -e "armed/$name" ] && [ "$(readlink "$run/$name.timer")" = $$ ] || exit 0
 		n=$((n + 1))
@@ -357,21 +427,27 @@ def _stage(file: File, staged: str, *, owned: bool) -> str:
     return "\n".join((*lines, f"chmod {file.mode:o} {target}"))
 
 
+def _bounded(command: str, seconds: int) -> str:
+    """Return `command` with an end: one that hangs would keep the set's lock for good, and outlive its own undo."""
+    return f"timeout -k 5 {seconds} sh -c {shlex.quote(command)}"
+
+
 def _check(command: str, where: str) -> str:
     return f"""\
 step='checking the new files'
-if ( {command} ) </dev/null >"tmp/$name.log" 2>&1; then :; else
+if {_bounded(command, CHECK_SECONDS)} </dev/null >"tmp/$name.log" 2>&1; then :; else
 	said=1; say 'the check refused the new files, the old ones are {where}:'
 	if [ -s "tmp/$name.log" ]; then tail -n 5 "tmp/$name.log" >&2; else say 'nothing was said; is a disk full?'; fi
 	exit 1
 fi"""
 
 
-def _apply(command: str) -> str:
+def _apply(command: str, seconds: int) -> str:
     # What a daemon writes at its start is not ours to hide from its own user: unbound's trust anchor, for one.
     return f"""\
 step='applying the new files' how=''
-if ( umask 022; {command} ) </dev/null >"tmp/$name.log" 2>&1; then :; else
+if {_bounded(f"umask 022; {command}", seconds)} </dev/null >"tmp/$name.log" 2>&1; then :; else
+	[ $? -ne 124 ] || say 'it took longer than {seconds} seconds'
 	said=1; say 'the new files were not accepted, the old ones are back:'
 	if [ -s "tmp/$name.log" ]; then tail -n 5 "tmp/$name.log" >&2; else say 'nothing was said; is a disk full?'; fi
 	exit 1
@@ -389,16 +465,16 @@ exists() { [ -e "$1" ] || [ -L "$1" ]; }
 # A new version that is still beside the old one was not swapped in.
 back() {
 	if [ "$mode" = keep ] || [ -e "$1.homefleet-new" ]; then
-		rm -f "$1.homefleet-old" "$1.homefleet-new" || stuck=1
+		act "$1" 'rm -f "$P.homefleet-old" "$P.homefleet-new"' || stuck=1
 	elif exists "$1.homefleet-old"; then
-		mv -f "$1.homefleet-old" "$1" || stuck=1
+		act "$1" 'mv -f "$P.homefleet-old" "$P"' || stuck=1
 	fi
 }
 born() {
 	if [ "$mode" = keep ] || [ -e "$1.homefleet-new" ]; then
-		rm -f "$1.homefleet-new" || stuck=1
+		act "$1" 'rm -f "$P.homefleet-new"' || stuck=1
 	else
-		rm -f "$1" || stuck=1
+		act "$1" 'rm -f "$P"' || stuck=1
 	fi
 }
 """
@@ -425,7 +501,7 @@ leaves() {{
 ) >"away/$name\""""
 
 
-def _way_back(wanted: FileSet, manifest: str, followed: bool) -> str:
+def _way_back(wanted: FileSet, manifest: str, followed: bool, openbsd: bool) -> str:
     """Write the script that puts the old files and the old running state back, and cleans up after ``keep``.
 
     Modes: ``keep``, the set is final; ``files``, the daemon has not followed yet; ``boot``; anything else, all of it.
@@ -440,7 +516,7 @@ def _way_back(wanted: FileSet, manifest: str, followed: bool) -> str:
         f"else printf '%s\\n' {shlex.quote(f'born {path}')}; fi"
         for path in map(shlex.quote, paths)
     )
-    first = f"state={state} name={wanted.name}\n{_WAY_BACK}"
+    first = f"state={state} name={wanted.name}\n{_hands(openbsd)}{_WAY_BACK}"
     modes = f"""\
 [ ! -e "away/$name" ] || while IFS= read -r path; do back "$path"; done <"away/$name"
 [ -z "$stuck" ] || exit 1
@@ -478,7 +554,7 @@ mv -f "tmp/$name.undo" "undo/$name\""""
 _PENDING = """\
 step='marking the set pending'
 sync
-: >"pending/$name\""""
+echo "$ticket" >"pending/$name\""""
 
 _ARM_OPENBSD = """\
 step='starting the timer of the undo'

@@ -48,8 +48,8 @@ OPENBSD = {
 }
 
 EXTERNAL = (
-    *("cat", "chmod", "chown", "cmp", "cp", "grep", "ln", "mkdir"),
-    *("mv", "printf", "readlink", "rm", "sync", "tail"),
+    *("cat", "chmod", "chown", "cmp", "cp", "find", "grep", "ln", "mkdir"),
+    *("mv", "printf", "readlink", "rm", "sed", "sync", "tail", "timeout"),
 )
 
 # Counts the external commands of the script, not those of its guard or timer, and strikes at one of them.
@@ -89,12 +89,12 @@ class Place:
         self.struck = shims / "struck"
         self.struck.mkdir()
         for name in EXTERNAL:
-            self._shim(name, STRIKE.format(name=name, real=shutil.which(name)), self.struck)
+            self.shim(name, STRIKE.format(name=name, real=shutil.which(name)), self.struck)
         for name, text in (COMMON | (OPENBSD if openbsd else UBUNTU)).items():
-            self._shim(name, text)
-        self._shim("sh", f'case "$2" in guard|timer) APART=1; export APART;; esac; exec {shell} "$@"')
+            self.shim(name, text)
+        self.shim("sh", f'case "$2" in guard|timer) APART=1; export APART;; esac; exec {shell} "$@"')
 
-    def _shim(self, name: str, text: str, folder: Path | None = None) -> None:
+    def shim(self, name: str, text: str, folder: Path | None = None) -> None:
         made = (folder or self.bin) / name
         made.write_text(f"#!/bin/dash\n{text}\n")
         made.chmod(0o755)

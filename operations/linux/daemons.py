@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator, Mapping, Sequence, Set
+from dataclasses import replace
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
@@ -11,6 +12,7 @@ from pyinfra.api import FunctionCommand, StringCommand, operation
 from facts.linux.systemd import Unit, Units, unit_name
 from fleet.connector import outcome, read
 from fleet.model.service import Daemon
+from operations.filesets import held_back
 from operations.steps import Plan, Refusal, Step, perform
 
 
@@ -43,14 +45,22 @@ def plan_daemons(wanted: Sequence[Daemon], found: Mapping[str, Unit], changed: S
 
 
 @operation()
-def daemons(wanted: Sequence[Daemon]) -> Generator[StringCommand | FunctionCommand, None, None]:
-    """Enable and start all daemons of a host, and restart those that are due; none is ever stopped."""
+def daemons(
+    wanted: Sequence[Daemon], own: Mapping[str, Set[str]] | None = None
+) -> Generator[StringCommand | FunctionCommand, None, None]:
+    """Enable and start all daemons of a host, and restart those that are due; none is ever stopped.
+
+    Arguments: `wanted`; `own`, the configuration sets of its service, by daemon: one whose set failed is left alone.
+    """
     found = read(host, Units, names=[daemon.name for daemon in wanted])
     if found is None:
         yield StringCommand("echo 'the units of this host could not be read' >&2; exit 1")
         return
-    plan = plan_daemons(wanted, found, set(outcome(host).changed))
+    record = outcome(host)
+    held = held_back(wanted, own or {}, set(record.failed))
+    names = {refusal.subject for refusal in held}
+    plan = plan_daemons([daemon for daemon in wanted if daemon.name not in names], found, set(record.changed))
     if host.state is not None and not host.state.is_executing:
         # The packages that bring the units may be due in this very run.
         plan = Plan(plan.steps)
-    yield from perform(plan)
+    yield from perform(replace(plan, refused=(*plan.refused, *held)))

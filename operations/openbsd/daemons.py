@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
@@ -12,6 +12,7 @@ from pyinfra.api import FunctionCommand, StringCommand, operation
 from facts.openbsd.rcctl import Kind, Service, Services, ServicesState
 from fleet.connector import outcome, read
 from fleet.model.service import Daemon
+from operations.filesets import held_back
 from operations.openbsd.scripts import unattended
 from operations.steps import Plan, Refusal, Step, perform
 
@@ -157,17 +158,23 @@ def _order(wanted: Sequence[Daemon], found: ServicesState) -> list[Step]:
 
 
 @operation()
-def daemons(wanted: Sequence[Daemon]) -> Generator[StringCommand | FunctionCommand, None, None]:
+def daemons(
+    wanted: Sequence[Daemon], own: Mapping[str, Set[str]] | None = None
+) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Bring all declared daemons of a host about, each in one step, and their order in pkg_scripts.
 
-    Arguments: `wanted`, in the order in which package daemons start. A service that is not declared is left alone.
+    Arguments: `wanted`, in the order in which package daemons start; `own`, the configuration sets of its service, by
+    daemon: one whose set failed is left alone. So is a service that is not declared.
     """
     found = read(host, Services, names=[daemon.name for daemon in wanted])
     if found is None:
         yield StringCommand("echo 'the services of this host could not be read' >&2; exit 1")
         return
-    plan = plan_daemons(wanted, found, set(outcome(host).changed))
+    record = outcome(host)
+    held = held_back(wanted, own or {}, set(record.failed))
+    names = {refusal.subject for refusal in held}
+    plan = plan_daemons([daemon for daemon in wanted if daemon.name not in names], found, set(record.changed))
     if host.state is not None and not host.state.is_executing:
         # The packages that bring the scripts may be due in this very run.
         plan = Plan(plan.steps)
-    yield from perform(plan)
+    yield from perform(replace(plan, refused=(*plan.refused, *held)))
