@@ -38,6 +38,10 @@ class Netplan(Service):
             raise ValueError("each bridge has a name of its own")
         return self
 
+    def networks_named(self) -> Iterable[tuple[str, str]]:
+        """Yield the networks that the bridges are on."""
+        return (("bridges", bridge.network) for bridge in self.bridges)
+
     def declares(self, host: Host, fleet: Fleet) -> Declaration:
         """Declare the bridges that guests can be connected to."""
         del host, fleet
@@ -84,7 +88,7 @@ def _cards(bridges: tuple[Bridge, ...]) -> str:
     confirm, and the next reboot would lock the owner out.
     """
     return "".join(
-        f"grep -qix {bridge.uplink} $(ls -d /sys/class/net/*/device | sed 's/device$/address/') "
+        f'for card in /sys/class/net/*/device; do cat "${{card%/device}}/address"; done | grep -qix {bridge.uplink} '
         f"|| {{ echo 'no network card has the MAC {bridge.uplink}'; exit 1; }}; "
         for bridge in bridges
     )

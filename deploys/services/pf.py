@@ -146,6 +146,12 @@ class Pf(Service):
                     tables=[tables[name] for name in sorted(tables)],
                     banning=sorted(banning),
                     here=braces([f"({interface.name})" for interface in host.interfaces]),
+                    attached=[
+                        (interface.name, _numbers(address.network for address in interface.addresses))
+                        for interface in host.interfaces
+                        if interface.addresses
+                    ],
+                    itself=_numbers(alone(it.ip) for interface in host.interfaces for it in interface.addresses),
                     spared=[_words(listen) for listen in listens if _is_for_anyone(listen)],
                     known=[
                         (_words(listen), _source(listen), self._limits(listen))
@@ -196,14 +202,16 @@ def _words(listen: Listen) -> tuple[str, str]:
 
 
 def _source(listen: Listen) -> str:
-    if listen.during is not None:
-        return f"<{listen.during}>"
-    return braces([shown(net) for net in collapsed(listen.source)])
+    return f"<{listen.during}>" if listen.during is not None else _numbers(listen.source)
+
+
+def _numbers(nets: Iterable[Net]) -> str:
+    return braces([shown(net) for net in collapsed(nets)])
 
 
 def _out(connects: Sequence[Connect]) -> Iterator[str]:
     for connect in connects:
-        to = "any" if set(connect.to) >= set(ANYONE) else braces([shown(net) for net in collapsed(connect.to)])
+        to = "any" if set(connect.to) >= set(ANYONE) else _numbers(connect.to)
         user = "" if connect.user is None else f" user {connect.user}"
         ports = braces([str(port) for port in sorted(connect.ports)])
         yield f"proto {braces(sorted(connect.protocols))} to {to} port {ports}{user}"

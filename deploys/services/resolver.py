@@ -20,6 +20,15 @@ _CHECK = f"""\
 && unbound-checkconf {{new}}/checked.conf"""
 
 
+# resolvd(8) watches resolv.conf: once it is replaced, it puts the name servers that it has learned before our lines,
+# in a file of its own. So it stops before the swap, and the operation for daemons then finds it off.
+_QUIET = """\
+if rcctl check resolvd >/dev/null; then
+	rcctl stop resolvd >/dev/null || exit 1
+	echo 'rcctl start resolvd'
+fi"""
+
+
 class Resolver(Talking):
     """A validating resolver for the host, and for the `networks` named that the host is on.
 
@@ -30,6 +39,10 @@ class Resolver(Talking):
 
     networks: tuple[Name, ...] = ()
     forwarders: tuple[IPv4Address | IPv6Address, ...] = ()
+
+    def networks_named(self) -> Iterable[tuple[str, str]]:
+        """Yield the networks whose hosts may ask."""
+        return (("networks", name) for name in self.networks)
 
     def declares(self, host: Host, fleet: Fleet) -> Declaration:
         """Declare unbound, and that resolvd(8), which would write resolv.conf, stays off."""
@@ -65,6 +78,7 @@ class Resolver(Talking):
                 template("/etc/resolv.conf", group="wheel", domain=domain),
             ),
             check=_CHECK,
+            before=_QUIET,
             # A package may have to be fetched by the next operation: names are resolved at once.
             apply=f"rcctl enable unbound && {{ rcctl check unbound >/dev/null || rcctl start unbound; }} "
             # unbound.conf(5): interfaces are not changed on a reload.

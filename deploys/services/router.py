@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import model_validator
 
 from deploys.services.pf import Talking, braces
@@ -24,6 +26,10 @@ class Router(Talking):
         if self.inside == self.outside:
             raise ValueError(f"{self.inside!r} is inside and outside: a router is between two networks")
         return self
+
+    def networks_named(self) -> Iterable[tuple[str, str]]:
+        """Yield the networks that it is between."""
+        return (("inside", self.inside), ("outside", self.outside))
 
     def declares(self, host: Host, fleet: Fleet) -> Declaration:
         """Declare that the kernel passes packets on."""

@@ -89,6 +89,21 @@ BAD = {
         'Interface(network="wan", name="em0"',
         ("home: host pancake: interfaces: unknown network 'wan'", "flat, isp"),
     ),
+    "a resolver for an unknown network": (
+        'Resolver(networks=("flat",))',
+        'Resolver(networks=("flat", "flta"))',
+        ("home: host pancake: services: Resolver: networks: 'flta' is no network of this host; it is on flat, isp",),
+    ),
+    "a router to an unknown network": (
+        'outside="isp"',
+        'outside="ips"',
+        ("home: host pancake: services: Router: outside: 'ips' is no network of this host; it is on flat, isp",),
+    ),
+    "a bridge on an unknown network": (
+        'Bridge(name="br0", network="flat", uplink="52:54:00:c8:01:0b")',
+        'Bridge(name="br0", network="isp", uplink="52:54:00:c8:01:0b")',
+        ("home: host kvm1: services: Netplan: bridges: 'isp' is no network of this host; it is on flat",),
+    ),
     "address of another network": (
         '"192.168.1.22/24"',
         '"10.0.0.22/24"',
@@ -141,9 +156,9 @@ BAD = {
         ("home: host pancake: os", "plan9"),
     ),
     "missing field": (
-        'connection=Connection(address="192.168.1.11"),\n',
+        'connection=Connection(address="192.168.1.24"),\n',
         "",
-        ("home: host kvm1: connection",),
+        ("home: host docker2: connection",),
     ),
     "bad name": ('name="db1"', 'name="DB 1"', ("home: host DB 1: name: 'DB 1' is no name",)),
     "role that is a group": ('roles=("web",)', 'roles=("ubuntu",)', ("home: host web1: roles", "ubuntu")),
@@ -324,13 +339,27 @@ def test_the_seed_documents_hosts_are_there() -> None:
     }
 
 
-def test_the_lab_differs_in_connection_and_boot_source_only() -> None:
-    """DESIGN I4: whatever else the lab changes would be untested production."""
+def test_the_lab_differs_in_connection_boot_source_and_a_persons_key_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DESIGN I4: whatever else the lab changes would be untested production; the key: docs/decisions/0003."""
+    monkeypatch.setattr("fleet.model.lab.ROOT", tmp_path)
     fleet, _ = load("home")
-    for site in fleet.sites:
-        for ours, theirs in zip(site.hosts, in_the_lab(site).hosts, strict=True):
-            plain = ours.model_dump(exclude={"connection": True, "guest": {"boot"}})
-            assert plain == theirs.model_dump(exclude={"connection": True, "guest": {"boot"}})
+    for key in ((), ("ssh-ed25519 AAAA somebody in the lab",)):
+        for line in key:
+            (tmp_path / ".lab/3").mkdir(parents=True)
+            (tmp_path / ".lab/3/person_ed25519.pub").write_text(f"{line}\n")
+        for site in fleet.sites:
+            lab = in_the_lab(site, 3)
+            assert site.model_copy(update={"hosts": lab.hosts, "people": lab.people, "secrets": lab.secrets}) == lab
+            person, *others = site.people
+            assert lab.people == (
+                person.model_copy(update={"public_keys": (*person.public_keys, *key)}),
+                *others,
+            )
+            for ours, theirs in zip(site.hosts, lab.hosts, strict=True):
+                plain = ours.model_dump(exclude={"connection": True, "guest": {"boot"}})
+                assert plain == theirs.model_dump(exclude={"connection": True, "guest": {"boot"}})
 
 
 def test_what_does_not_fit_on_one_twin_is_said() -> None:
