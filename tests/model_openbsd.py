@@ -302,9 +302,14 @@ class ModelAccounts:
             assert step.stdin and step.stdin.strip() not in text, "a hash in an argument list"
             self.passwords[step.subject] = step.stdin.strip()
         else:
-            words = shlex.split(text)
-            self.commands.append(words)
-            getattr(self, f"_{words[0]}")(words[1:])
+            for command in text.split(" && "):
+                words = shlex.split(command)
+                self.commands.append(words)
+                getattr(self, f"_{words[0]}")(words[1:])
+
+    def _chmod(self, words: list[str]) -> None:
+        (name,) = (name for name, login in self.logins.items() if words == ["o=", login.home])
+        self.logins[name] = replace(self.logins[name], access=f"750 {name}")
 
     def _cap_mkdb(self, words: list[str]) -> None:
         assert words == ["/etc/login.conf"], words
@@ -334,6 +339,7 @@ class ModelAccounts:
             self.groups[name] = (uid, set())
         self._exist(options.get("L", "default"), [it for it in options.get("G", "").split(",") if it])
         self.logins[name] = Login(uid, options["L"], options["c"], options["d"], options["s"], starred=True)
+        self.logins[name] = replace(self.logins[name], access=f"755 {name}" if "m" in options else None)
         self.passwords[name] = "*" * 13
         for group in filter(None, options.get("G", "").split(",")):
             self.groups[group][1].add(name)

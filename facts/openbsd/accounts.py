@@ -21,7 +21,8 @@ class Login:
 
     `password` is the SHA-256, in hexadecimal, of the password field, never the field; `starred` is true if the field
     begins with an asterisk, so that no password fits.
-    `directory` is mode and owner of ~/.ssh, or ``link``; None where it is not there. `keys` is ~/.ssh/authorized_keys.
+    `access` is mode and owner of its home, None where it has none. `directory` is mode and owner of ~/.ssh, or
+    ``link``; None where it is not there. `keys` is ~/.ssh/authorized_keys.
     """
 
     uid: int
@@ -33,6 +34,7 @@ class Login:
     password: str = ""
     directory: str | None = None
     keys: FileState | None = None
+    access: str | None = None
 
     @property
     def locked(self) -> bool:
@@ -66,6 +68,7 @@ account() {
 	awk -F: -v u="$1" '$1 == u { printf "%s", $2 }' /etc/master.passwd | sha256 -q
 	h=$(awk -F: -v u="$1" '$1 == u { print $9 }' /etc/master.passwd)
 	[ -n "$h" ] || return 0
+	[ ! -d "$h" ] || printf 'home %s %s\n' "$1" "$(stat -f '%Lp %Su' "$h")"
 	if [ -L "$h/.ssh" ]; then
 		echo "directory $1 link"
 	elif [ -d "$h/.ssh" ]; then
@@ -131,6 +134,7 @@ class _Reading:
     passwords: dict[str, str] = field(default_factory=dict)
     directories: dict[str, str] = field(default_factory=dict)
     keys: dict[str, FileState] = field(default_factory=dict)
+    homes: dict[str, str] = field(default_factory=dict)
     database: bool | None = None
 
     def take(self, line: str) -> None:
@@ -153,6 +157,9 @@ class _Reading:
             (self.passwords[name],) = rest
         elif word == "directory":
             self.directories[name] = " ".join(rest)
+        elif word == "home":
+            mode, owner = rest
+            self.homes[name] = f"{int(mode, 8):o} {owner}"
         elif word == "database" and name in ("old", "new"):
             self.database = name == "new"
         else:
@@ -170,6 +177,7 @@ class _Reading:
                 password=self.passwords.get(name, ""),
                 directory=self.directories.get(name),
                 keys=self.keys.get(name),
+                access=self.homes.get(name),
             )
             for name, (uid, login_class, comment, home, shell, starred) in self.logins.items()
         }

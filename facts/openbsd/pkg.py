@@ -18,16 +18,21 @@ DIRECTORY = r"""directory() {
 	if b=$(ftp -MVo - "${u%/}/$(uname -r)/$(uname -m)/BUILDINFO" 2>/dev/null); then
 		[ -e /var/db/installed.BUILDINFO ] || return 0
 		[ "$b" != "$(cat /var/db/installed.BUILDINFO)" ] || return 0
+	elif ! ftp -MVo - "${u%/}/snapshots/$(uname -m)/BUILDINFO" >/dev/null 2>&1; then
+		echo "$u does not answer: whether this is a release or a snapshot is not known" >&2
+		return 1
 	fi
 	echo snap
 }
 """
 """A shell function that prints ``snap`` if pkg_add(1) has to be told to look among the snapshots' packages.
 
+It fails where that cannot be known.
+
 It looks there by itself while the kernel calls itself -current or -beta. A snapshot of the last weeks before a release
 has neither word, and pkg_add then takes the release's packages (contract 2.5, 0.3.12). So the build that is installed,
 which the installer and sysupgrade(8) write down, is compared with the release of that number on the mirror: no such
-release yet, or another build, means a snapshot."""
+release yet on a mirror that has snapshots, or another build, means a snapshot."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.%-]*")
 _UPDATE = re.compile(r"Adding (?:(?P<old>[^>]+)->)?(?P<new>[^>()]+)\(pretending\)")
@@ -72,7 +77,7 @@ class OpenbsdPackages(FactBase[Packages | None]):
         if unneeded:
             parts.append("echo '##unneeded##' && pkg_info -tq && echo '##asked##' && pkg_info -mq")
         if updates:
-            parts.append("echo '##updates##' && d=$(directory) && { pkg_add ${d:+-D \"$d\"} -Inuv 2>&1 || :; }")
+            parts.append("echo '##updates##' && { d=$(directory) && pkg_add ${d:+-D \"$d\"} -Inuv 2>&1 || :; }")
         return (DIRECTORY if updates else "") + " && ".join([*parts, f"echo '{DONE}'"])
 
     def process(self, output: list[str]) -> Packages | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence, Set
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
@@ -14,18 +14,14 @@ from facts.filesets import FileState
 from facts.openbsd.accounts import CLASSES, Accounts, AccountsState, Login
 from fleet.connector import read
 from fleet.model.service import Account, Group, LoginClass
+from operations.accounts import NOBODYS_HOME, check_accounts, check_names, digest, filled, key_text, objection
 from operations.openbsd.scripts import refuse
 from operations.steps import Plan, Refusal, Step, perform
 
 NO_PASSWORD = "*" * 13
 """A password field that no password fits and that does not count as a locked account; user(8)."""
 
-_NOBODYS_HOME = ("/nonexistent", "/var/empty")
-
-_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
-_FIELD = re.compile(r"[^:\n\\]*")
 _CAPABILITY = re.compile(r"[^:\n\\]+")
-_HASH = re.compile(r"[A-Za-z0-9./$*]{13,128}")
 
 
 def plan_accounts(
@@ -35,7 +31,8 @@ def plan_accounts(
 
     A number or a home that differs is refused: files would change hands. An account that is `removed` is locked and
     its keys are emptied, it is never deleted; one that is not declared is left alone. So is root's password without
-    a `password`: it is the way in at the console.
+    a `password`: it is the way in at the console. Homes below /home are closed to others: useradd(8) leaves them open,
+    and login_oath takes no secret out of such a home (contract 5.9).
 
     Fails: ValueError for arguments that cannot be written down.
     """
@@ -58,9 +55,9 @@ def plan_accounts(
     named = {*found.groups, *(group.name for group in groups)}
     for account in wanted:
         login = found.logins.get(account.name)
-        objection = _refusal(account, login, named)
-        if objection:
-            refused.append(Refusal(account.name, objection))
+        said = _refusal(account, login, named)
+        if said:
+            refused.append(Refusal(account.name, said))
         elif account.removed:
             steps += _remove(account, login)
         elif login is None:
@@ -80,23 +77,8 @@ def _check(classes: Sequence[LoginClass], groups: Sequence[Group], wanted: Seque
     for it in classes:
         if not all(_CAPABILITY.fullmatch(capability) for capability in it.capabilities):
             raise ValueError(f"login class {it.name}: a capability has no colon, backslash or end of line in it")
-    for kind, names in (
-        ("login class", [it.name for it in classes]),
-        ("group", [it.name for it in groups]),
-        ("account", [it.name for it in wanted]),
-    ):
-        for name in names:
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"{kind} {name!r}: a name is a small letter, then small letters, digits, - and _")
-            if names.count(name) > 1:
-                raise ValueError(f"{kind} {name} is there twice")
-    for account in wanted:
-        if not all(_FIELD.fullmatch(text) for text in (account.comment, account.home or "", account.shell)):
-            raise ValueError(f"account {account.name}: no colon, backslash or end of line fits into master.passwd")
-        if account.password is not None and not _HASH.fullmatch(account.password):
-            raise ValueError(f"account {account.name}: its password is no hash as encrypt(1) makes it")
-        if any("\n" in key for key in account.authorized_keys or ()):
-            raise ValueError(f"account {account.name}: a key is one line")
+    check_names("login class", [it.name for it in classes])
+    check_accounts(groups, wanted)
 
 
 def _class_state(wanted: LoginClass) -> FileState:
@@ -109,34 +91,29 @@ def _class(wanted: LoginClass) -> Step:
     return Step(f"login class {wanted.name}", "written", command, stdin=class_text(wanted))
 
 
-def written(path: str, owner: str, mode: int, text: str) -> str:
+def written(path: str, owner: str | None, mode: int, text: str) -> str:
     """Return a command that puts its standard input whole into the file `path`, or leaves it as it was.
 
-    Arguments: `path`, whose folder is there; `owner`, as chown(8) takes it, quoted for sh; `mode`; `text`, what it will
-    read: of a connection that dies, the command sees only the end of its input, and the file would be cut short.
+    Arguments: `path`, whose folder is there; `owner`, as chown(8) takes it, quoted for sh, None for whoever runs it;
+    `mode`; `text`, what it will read: of a connection that dies, the command sees only the end of its input, and the
+    file would be cut short.
     """
     quoted = shlex.quote(path)
+    given = "" if owner is None else f'chown {owner} "$t" && '
     return (
         f"t=$(mktemp {shlex.quote(path + '.XXXXXXXXXX')}) && "
-        f'{{ {{ cat >"$t" && [ "$(sha256 -q "$t")" = {_digest(text)} ] && '
-        f'chown {owner} "$t" && chmod {mode:o} "$t" && mv -f "$t" {quoted}; }} || '
+        f'{{ {{ cat >"$t" && [ "$(sha256 -q "$t")" = {digest(text)} ] && '
+        f'{given}chmod {mode:o} "$t" && mv -f "$t" {quoted}; }} || '
         '{ rm -f "$t"; exit 1; }; }'
     )
 
 
-def _refusal(account: Account, login: Login | None, groups: set[str]) -> str | None:
-    # useradd makes the account without a group that there is not, and exits with 0.
-    missing = sorted(set(account.groups) - groups)
-    if missing and not account.removed:
-        return f"there is no group {missing[0]}"
-    if login is None:
-        return None
-    if account.uid is not None and account.uid != login.uid:
-        return f"it has uid {login.uid}, wanted {account.uid}: its files would belong to nobody"
-    if account.home is not None and account.home != login.home:
-        return f"its home is {login.home}, wanted {account.home}: move it by hand"
-    if login.directory == "link" and (account.removed or account.authorized_keys is not None):
-        return f"{login.home}/.ssh is a symbolic link: it is not followed"
+def _refusal(account: Account, login: Login | None, groups: Set[str]) -> str | None:
+    said = objection(account, login, groups)
+    if said is not None or login is None or account.removed or account.authorized_keys is None:
+        return said
+    if login.directory is not None and not login.directory.endswith(f" {account.name}"):
+        return f"{login.home}/.ssh is not its own ({login.directory}): give it to {account.name}"
     return None
 
 
@@ -146,7 +123,7 @@ def _remove(account: Account, login: Login | None) -> list[Step]:
     steps = []
     if not login.locked:
         steps.append(Step(account.name, "locked", f"usermod -Z {account.name}"))
-    if login.keys is not None and login.keys.sha256 != _digest(""):
+    if login.keys is not None and login.keys.sha256 != digest(""):
         steps.append(_keys(account.name, login.home, ""))
     return steps
 
@@ -154,7 +131,7 @@ def _remove(account: Account, login: Login | None) -> list[Step]:
 def _make(account: Account, groups: set[str]) -> list[Step]:
     home = account.home or f"/home/{account.name}"
     words = ["useradd"]
-    if home not in _NOBODYS_HOME:
+    if home not in NOBODYS_HOME:
         words.append("-m")
     if account.uid is not None:
         words += ["-u", str(account.uid)]
@@ -164,11 +141,12 @@ def _make(account: Account, groups: set[str]) -> list[Step]:
     words += ["-c", account.comment, "-d", home, "-s", account.shell, "-L", account.login_class]
     if account.groups:
         words += ["-G", ",".join(account.groups)]
-    steps = [Step(account.name, "made", " ".join(shlex.quote(word) for word in (*words, account.name)))]
+    command = " ".join(shlex.quote(word) for word in (*words, account.name))
+    steps = [Step(account.name, "made", f"{command} && {_closed(home)}" if _is_private(home) else command)]
     if account.password is not None and account.password != NO_PASSWORD:
         steps.append(_password(account.name, account.password))
     if account.authorized_keys is not None:
-        steps.append(_keys(account.name, home, _key_text(account.authorized_keys)))
+        steps.append(_keys(account.name, home, key_text(account.authorized_keys)))
     return steps
 
 
@@ -192,13 +170,15 @@ def _change(account: Account, login: Login, found: AccountsState) -> list[Step]:
     if words:
         command = " ".join(shlex.quote(word) for word in ("usermod", *words, account.name))
         steps.append(Step(account.name, "; ".join(said), command))
+    if login.access is not None and _is_private(login.home) and int(login.access.split()[0], 8) & 0o007:
+        steps.append(Step(account.name, "home closed to others", _closed(login.home)))
     password = account.password or (None if account.name == "root" else NO_PASSWORD)
-    if password is not None and login.password != _digest(password):
+    if password is not None and login.password != digest(password):
         steps.append(_password(account.name, password))
     if account.authorized_keys is not None:
-        text = _key_text(account.authorized_keys)
+        text = key_text(account.authorized_keys)
         keys = login.keys
-        right = keys is not None and (keys.owner, keys.mode, keys.sha256) == (account.name, 0o600, _digest(text))
+        right = keys is not None and (keys.owner, keys.mode, keys.sha256) == (account.name, 0o600, digest(text))
         if not right or login.directory != f"700 {account.name}":
             steps.append(_keys(account.name, login.home, text))
     return steps
@@ -220,28 +200,29 @@ def _password(name: str, password: str) -> Step:
     return Step(name, "password set", command, stdin=f"{password}\n")
 
 
+def _is_private(home: str) -> bool:
+    return home.startswith("/home/")
+
+
+def _closed(home: str) -> str:
+    return f"chmod o= {shlex.quote(home)}"
+
+
 def _keys(name: str, home: str, text: str) -> Step:
-    folder = shlex.quote(f"{home}/.ssh")
-    path = f"{home}/.ssh/authorized_keys"
-    put = written(path, f'{name}:"$g"', 0o600, text)
+    """Write the keys as the account itself: in a home that is not root's, root would follow any link.
+
+    su(1) takes a shell from root, whatever the account's own is.
+    """
     link = shlex.quote(f"{home}/.ssh is a symbolic link: it is not followed")
-    command = (
-        f"umask 077; g=$(id -g {name}) || exit 1\n"
-        f"[ ! -L {folder} ] || {{ echo {link} >&2; exit 1; }}\n"
-        f"[ -d {folder} ] || mkdir {folder} || exit 1\n"
-        f'chown {name}:"$g" {folder} && chmod 700 {folder} && {put}'
+    put = (
+        f"umask 077; cd {shlex.quote(home)} || exit 1\n"
+        f"[ ! -L .ssh ] || {{ echo {link} >&2; exit 1; }}\n"
+        f"{{ [ -d .ssh ] || mkdir .ssh; }} && chmod 700 .ssh && {written('.ssh/authorized_keys', None, 0o600, text)}"
     )
     if not text:
-        return Step(name, "keys taken away", command.replace("cat >", ": >"))
-    return Step(name, "keys written", command, stdin=text)
-
-
-def _key_text(keys: Sequence[str]) -> str:
-    return "".join(f"{key}\n" for key in keys)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+        put = put.replace("cat >", ": >")
+    command = f"su -s /bin/sh {name} -c {shlex.quote(put)}"
+    return Step(name, "keys written", command, stdin=text) if text else Step(name, "keys taken away", command)
 
 
 def _as_it_is(text: str) -> str:
@@ -259,9 +240,9 @@ def accounts(
 
     Arguments: `fill` puts secret values in the place of their marks in passwords and keys, at the last moment.
     """
-    filled = [_filled(account, fill) for account in wanted]
+    whole = [filled(account, fill) for account in wanted]
     try:
-        _check(classes, groups, filled)
+        _check(classes, groups, whole)
     except ValueError as error:
         yield refuse(error)
         return
@@ -269,18 +250,8 @@ def accounts(
     if found is None:
         yield StringCommand("echo 'the accounts of this host could not be read' >&2; exit 1")
         return
-    plan = plan_accounts(classes, groups, filled, found)
+    plan = plan_accounts(classes, groups, whole, found)
     if host.state is not None and not host.state.is_executing:
         # The packages that bring groups may be due in this very run.
         plan = Plan(plan.steps)
     yield from perform(plan)
-
-
-def _filled(account: Account, fill: Callable[[str], str]) -> Account:
-    keys = account.authorized_keys
-    return account.model_copy(
-        update={
-            "password": None if account.password is None else fill(account.password),
-            "authorized_keys": None if keys is None else tuple(fill(key) for key in keys),
-        }
-    )

@@ -42,8 +42,8 @@ def plan_patches(found: System) -> Plan:
     # Exit 2 is "nothing to do" as well as "run me again" (contract 7.2): what is left decides.
     lines = [
         f'n=0; while [ $n -lt {PATCH_RUNS} ] && [ -n "$(syspatch -c)" ]; do n=$((n + 1)); syspatch; done; :',
-        "left=$(syspatch -c)",
-        '{ [ -z "$left" ] || { echo "not installed:" $left; false; }; }',
+        """left=$(syspatch -c | awk '{ printf "%s%s", s, $0; s = " " }')""",
+        '{ [ -z "$left" ] || { echo "not installed: $left"; false; }; }',
     ]
     label = f"installed {', '.join(found.patches)}; they count after a reboot"
     return Plan(steps=(Step("syspatch", label, unattended("syspatch", lines)),))

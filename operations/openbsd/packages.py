@@ -139,7 +139,7 @@ def _script(lines: Sequence[str], names: Sequence[str]) -> str:
 
     It goes on if the controller dies; pkg_add itself waits for another one that holds the database.
     """
-    return f"{DIRECTORY}{_FRAME}d=$(directory)\n" + "\n".join(lines) + _each("-mz", names, "not installed")
+    return f"{DIRECTORY}{_FRAME}d=$(directory) || exit 1\n" + "\n".join(lines) + _each("-mz", names, "not installed")
 
 
 def _each(option: str, names: Sequence[str], complaint: str, gone: bool = False) -> str:
@@ -180,7 +180,8 @@ def _full_name(it: Spec, found: Packages) -> str | None:
 
 
 def _update(names: Sequence[str]) -> Step:
-    script = f"{DIRECTORY}{_FRAME}d=$(directory)\nquietly {_pkg_add('-Iu')}" + _each("-q", names, "not updated to")
+    lines = f"{DIRECTORY}{_FRAME}d=$(directory) || exit 1\nquietly {_pkg_add('-Iu')}"
+    script = lines + _each("-q", names, "not updated to")
     return Step("updates", "updated to " + ", ".join(names), script)
 
 

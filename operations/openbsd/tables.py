@@ -1,4 +1,9 @@
-"""Contents of pf(4) tables that are ours; pfctl(8), openbsd-contract 3.1."""
+"""Contents of pf(4) tables that are ours; pfctl(8), openbsd-contract 3.1.
+
+No service of the base calls this: its tables are filled by pf itself, by a person, or by the file that pf.conf(5) names
+(`Table.file`). It is for the ``converges`` of a service whose addresses are in the inventory and change without the
+rules, such as the peers of a name server.
+"""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class OpenbsdMachine:
             "sysctls": self._sysctls(),
             "jobs": self._jobs(),
             "sockets": self._sockets(),
-            "keys": self.keys,
+            "root keys": self.keys,
             "root": self.permits,
             "pf": self._pf(),
             "loaded": self.loaded,

@@ -89,20 +89,6 @@ class Scratch:
         )
 
 
-def shellcheck(text: str) -> None:
-    """Fail with shellcheck's words if it has anything to say."""
-    assert shutil.which("shellcheck"), "shellcheck is one of the system packages"
-    done = subprocess.run(
-        ["shellcheck", "--shell=sh", "--severity=warning", "-"],
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stdout
-
-
 class OnStandIn(Scratch):
     """The same with the lab's own commands of OpenBSD, in the root that `scratch` made."""
 

@@ -16,7 +16,8 @@ from facts.openbsd.accounts import Accounts, AccountsState, Login, parse
 from fleet.model.service import Account, Group, LoginClass
 from operations.openbsd.accounts import NO_PASSWORD, class_text, plan_accounts
 from tests.model_openbsd import ModelAccounts, digest, follow
-from tests.unit.openbsd.scripted import Scratch, shellcheck
+from tests.shell import check_scripts
+from tests.unit.openbsd.scripted import Scratch
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "200"))  # a long run sets more
 
@@ -101,7 +102,8 @@ def test_a_new_account_with_all_that_belongs_to_it() -> None:
         authorized_keys=("ssh-ed25519 AAAA anna", 'from="192.0.2.1" ssh-ed25519 BBBB'),
     )  # fmt: skip
     made, password, keys = plan(account).steps
-    assert made.command == "useradd -m -u 1000 -c 'Anna B.' -d /home/anna -s /bin/ksh -L totp -G wheel anna"
+    made_so = "useradd -m -u 1000 -c 'Anna B.' -d /home/anna -s /bin/ksh -L totp -G wheel anna && chmod o= /home/anna"
+    assert made.command == made_so
     assert password.stdin == f"{HASH}\n" and HASH not in password.command
     assert keys.stdin == 'ssh-ed25519 AAAA anna\nfrom="192.0.2.1" ssh-ed25519 BBBB\n'
     (service,) = plan(Account(name="x", home="/var/empty", shell="/sbin/nologin"), groups=[Group(name="x")]).steps[1:]
@@ -140,6 +142,7 @@ def test_keys_are_exact_or_left_alone() -> None:
         replace(login, keys=None),
         replace(login, directory="755 anna"),
         replace(login, keys=replace(keys, mode=0o644)),
+        replace(login, directory=None, keys=None),
         replace(login, keys=replace(keys, owner="root")),
         replace(login, keys=replace(keys, sha256=HEX)),
     ):
@@ -147,6 +150,16 @@ def test_keys_are_exact_or_left_alone() -> None:
         assert (step.label, step.stdin) == ("keys written", text)
     none = plan(Account(name="anna", comment="Anna", authorized_keys=()), found=state(("anna", login)))
     assert [(step.label, step.stdin) for step in none.steps] == [("keys taken away", None)]
+
+
+def test_a_home_that_others_see_is_closed_at_any_time() -> None:
+    """Contract 5.9: login_oath takes no secret out of a home that others can read."""
+    same = Account(name="anna", comment="Anna")
+    (step,) = plan(same, found=state(("anna", replace(ANNA, access="755 anna")))).steps
+    assert (step.label, step.command) == ("home closed to others", "chmod o= /home/anna")
+    assert plan(same, found=state(("anna", replace(ANNA, access="750 anna")))).steps == ()
+    elsewhere = replace(ANNA, home="/var/www", access="755 root")
+    assert plan(same, found=state(("anna", elsewhere))).steps == ()
 
 
 def test_what_is_removed_is_locked_and_keyless_and_stays() -> None:
@@ -170,6 +183,7 @@ def test_what_is_removed_is_locked_and_keyless_and_stays() -> None:
         (Account(name="anna", groups=("nosuch",)), None, "there is no group nosuch"),
         (Account(name="anna", home="/srv/anna"), ANNA, "its home is /home/anna, wanted /srv/anna"),
         (Account(name="anna", authorized_keys=()), replace(ANNA, directory="link"), "is a symbolic link"),
+        (Account(name="anna", authorized_keys=()), replace(ANNA, directory="700 root"), "is not its own (700 root)"),
     ],
 )
 def test_what_would_move_files_or_follow_a_link_is_refused(account: Any, login: Any, message: Any) -> None:
@@ -211,6 +225,7 @@ def scratch(tmp_path: Path) -> Scratch:
     place.file("/etc/group", "wheel:*:0:root,anna\nanna:*:1000:\n")
     place.file("/etc/login.conf", "default:\\\n\t:path=/bin:\n")
     place.fake("id", "echo 1000")
+    place.fake("su", '[ "$1 $2 $4" = "-s /bin/sh -c" ] && exec sh -c "$5"')
     place.fake("pwd_mkdb", 'mv "$2" "${2%ptmp}master.passwd"')
     return place
 
@@ -236,6 +251,7 @@ def test_the_fact_is_read_by_a_shell(tmp_path: Path) -> None:
     )
     assert anna.password == digest(NO_PASSWORD) and found.logins["root"].password == digest(HASH)
     assert (anna.directory, anna.keys, "nobody" in found.logins) == (None, None, False)
+    assert anna.access == f"{(place.root / 'home/anna').stat().st_mode & 0o777:o} root"
     assert found.groups == {"wheel": (0, ("root", "anna")), "anna": (1000, ())}
     assert (found.classes, found.database) == ({}, None)
     place.file("/etc/login.conf.db", "")
@@ -257,6 +273,7 @@ def test_keys_and_classes_are_written_whole(tmp_path: Path) -> None:
     for step in first.steps:
         done = place.run(step)
         assert done.returncode == 0, done.stderr
+    assert [line.split(" -c ")[0] for line in place.said if line.startswith("su ")] == ["su -s /bin/sh anna"]
     folder = place.root / "home/anna/.ssh"
     assert (folder / "authorized_keys").read_text() == "key \\n 1\n"
     assert (folder.stat().st_mode & 0o777, (folder / "authorized_keys").stat().st_mode & 0o777) == (0o700, 0o600)
@@ -275,10 +292,24 @@ def _owned(found: AccountsState) -> AccountsState:
     return replace(found, logins={"anna": replace(anna, directory="700 anna", keys=keys)})
 
 
+@pytest.mark.parametrize("text", ["", "key\n"])
+def test_nothing_of_a_home_is_written_by_root(text: str, tmp_path: Path) -> None:
+    """Its owner can put a link there between any two commands of root's: all that root runs is su(1)."""
+    place = scratch(tmp_path)
+    place.fake("su", "exit 1")
+    keys = FileState("anna", "anna", 0o600, HEX)
+    known = replace(ANNA, home=str(place.root / "home/anna"), directory="700 anna", keys=keys)
+    account = Account(name="anna", comment="Anna", authorized_keys=tuple(text.split()))
+    (step,) = plan(account, found=state(("anna", known))).steps
+    assert place.run(step).returncode == 1
+    assert list((place.root / "home/anna").iterdir()) == []
+    assert place.said[0].startswith("su -s /bin/sh anna -c ") and not any("chown" in line for line in place.said)
+
+
 def test_a_link_is_not_followed_even_if_it_came_after_the_fact(tmp_path: Path) -> None:
     place = scratch(tmp_path)
     account = Account(name="anna", comment="Anna B.", login_class="totp", groups=("wheel",), authorized_keys=("key",))
-    (step,) = plan_accounts((), (), [account], read(place)).steps
+    *_, step = plan_accounts((), (), [account], read(place)).steps
     (place.root / "home/anna/.ssh").symlink_to(place.root / "etc")
     done = place.run(step)
     assert done.returncode == 1 and "symbolic link" in done.stderr
@@ -289,7 +320,7 @@ def test_a_link_is_not_followed_even_if_it_came_after_the_fact(tmp_path: Path) -
 def test_a_password_travels_on_stdin_and_only_into_its_own_line(tmp_path: Path) -> None:
     place = scratch(tmp_path)
     account = Account(name="anna", comment="Anna B.", login_class="totp", groups=("wheel",), password=HASH)
-    (step,) = plan_accounts((), (), [account], read(place)).steps
+    *_, step = plan_accounts((), (), [account], read(place)).steps
     before = place.text("/etc/master.passwd")
     done = place.run(step)
     assert done.returncode == 0, done.stderr
@@ -308,11 +339,11 @@ def test_a_password_of_nobody_leaves_the_file_and_no_lock(tmp_path: Path) -> Non
     assert place.text("/etc/master.passwd") == before and not (place.root / "etc/ptmp").exists()
 
 
-def test_every_script_passes_shellcheck() -> None:
-    shellcheck(Accounts().command(classes=["totp"], logins=["anna"]))
+def test_openbsd_can_run_every_script() -> None:
+    check_scripts(Accounts().command(classes=["totp"], logins=["anna"]))
     account = Account(name="anna", password=HASH, authorized_keys=("a",), groups=("wheel",))
     for step in plan(account, classes=[TOTP], groups=[Group(name="ops")]).steps:
-        shellcheck(step.command)
+        check_scripts(step.command)
 
 
 # --- thousands of random hosts ---
@@ -365,7 +396,7 @@ def test_the_next_plan_is_empty_and_nobody_is_deleted(model: Any, wanted: Any, t
     untouched = {name: model.logins[name] for name in before - {it.name for it in wanted}}
     classes, made = [TOTP] if totp else [], [Group(name=name) for name in groups]
     failed = follow(plan_accounts(classes, made, wanted, model.state()), model.apply)
-    assert {words[0] for words in model.commands} <= {"useradd", "usermod", "groupadd", "cap_mkdb"}
+    assert {words[0] for words in model.commands} <= {"useradd", "usermod", "groupadd", "cap_mkdb", "chmod"}
     assert before <= set(model.logins)
     assert all(model.logins[name] == login for name, login in untouched.items())
     for account in wanted:

@@ -13,7 +13,8 @@ from facts.openbsd.crontab import BEGIN, END, Crontab, Crontabs, parse
 from fleet.model.service import Job
 from operations.openbsd.jobs import plan_jobs
 from tests.model_openbsd import ModelHost, digest, follow
-from tests.unit.openbsd.scripted import Scratch, shellcheck
+from tests.shell import check_scripts
+from tests.unit.openbsd.scripted import Scratch
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "200"))  # a long run sets more
 
@@ -141,10 +142,10 @@ def test_a_crontab_that_is_refused_leaves_the_old_one(tmp_path: Path) -> None:
     assert place.text("/var/cron/tabs/root") == before
 
 
-def test_every_script_passes_shellcheck() -> None:
-    shellcheck(Crontabs().command(["root", "www"]))
-    shellcheck(plan_jobs([ACME], ["root"], {"root": Crontab(True)}).steps[0].command)
-    shellcheck(plan_jobs([], ["root"], {"root": Crontab(True, "be", HEX)}).steps[0].command)
+def test_openbsd_can_run_every_script() -> None:
+    check_scripts(Crontabs().command(["root", "www"]))
+    check_scripts(plan_jobs([ACME], ["root"], {"root": Crontab(True)}).steps[0].command)
+    check_scripts(plan_jobs([], ["root"], {"root": Crontab(True, "be", HEX)}).steps[0].command)
 
 
 USERS = ["root", "www", "ghost"]

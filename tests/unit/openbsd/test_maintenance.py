@@ -11,7 +11,8 @@ from facts.filesets import FileState
 from facts.openbsd.system import SingleFile, System, Systems, parse
 from operations.openbsd import maintenance
 from operations.openbsd.maintenance import plan_download, plan_patches, wait_for_boot
-from tests.unit.openbsd.scripted import Scratch, shellcheck
+from tests.shell import check_scripts
+from tests.unit.openbsd.scripted import Scratch
 
 CURRENT = "OpenBSD 7.9-current (GENERIC.MP) #123: Sat Nov 21 03:00:00 MST 2026"
 RELEASE = "OpenBSD 7.9 (GENERIC.MP) #1: Sat Nov 21 03:00:00 MST 2026"
@@ -178,11 +179,11 @@ def test_a_wrong_file_never_gets_the_name(tmp_path: Path, body: Any, kept: Any) 
     assert any(line.startswith("ftp ") and line.endswith(URL) for line in place.said)
 
 
-def test_every_script_passes_shellcheck() -> None:
-    shellcheck(Systems().command(patches=True))
-    shellcheck(SingleFile().command("/etc/x"))
-    shellcheck(maintenance.FIRMWARE)
-    shellcheck(maintenance.REBOOT)
-    shellcheck(plan_patches(System(RELEASE, 1, ("001_x",))).steps[0].command)
-    shellcheck(plan_download(URL, "/etc/x", SUM, 0o644, None).steps[0].command)
-    shellcheck(plan_download(URL, "/etc/x", SUM, 0o644, FileState("a", "b", 0, SUM)).steps[0].command)
+def test_openbsd_can_run_every_script() -> None:
+    check_scripts(Systems().command(patches=True))
+    check_scripts(SingleFile().command("/etc/x"))
+    check_scripts(maintenance.FIRMWARE)
+    check_scripts(maintenance.REBOOT)
+    check_scripts(plan_patches(System(RELEASE, 1, ("001_x",))).steps[0].command)
+    check_scripts(plan_download(URL, "/etc/x", SUM, 0o644, None).steps[0].command)
+    check_scripts(plan_download(URL, "/etc/x", SUM, 0o644, FileState("a", "b", 0, SUM)).steps[0].command)

@@ -40,7 +40,7 @@ class Router(Place):
         self.nics = root / "nics"
         self.nics.mkdir()
         for name, text in TOOLS.items():
-            self._shim(name, text)
+            self.shim(name, text)
 
     def environment(self) -> dict[str, str]:
         return super().environment() | {"NICS": str(self.nics)}
@@ -134,7 +134,7 @@ def test_hardware_that_is_not_there_is_refused_before_anything_is_touched(router
 
 
 def test_a_clone_that_was_not_made_is_not_accepted(router: Router) -> None:
-    router._shim("netstart", 'echo "netstart $*" >>"$SHIM_LOG"')
+    router.shim("netstart", 'echo "netstart $*" >>"$SHIM_LOG"')
     done = router.change(network_set(files({"em0": "inet 192.0.2.1/24\n", "wg0": "wgport 51820\n"})))
     assert done.returncode != 0
     assert "the new files were not accepted" in done.stderr

@@ -9,6 +9,7 @@ from pyinfra.api import FactBase, FunctionCommand, StringCommand
 from pyinfra.context import ctx_host
 
 from facts.filesets import FileState
+from facts.linux.systemd import Unit
 from facts.openbsd.accounts import AccountsState
 from facts.openbsd.crontab import Crontab
 from facts.openbsd.pf import PfState
@@ -18,6 +19,7 @@ from facts.openbsd.sysctl import SysctlState
 from facts.openbsd.system import System
 from fleet import connector
 from fleet.model.service import Account, Daemon, Job, LoginClass
+from operations.linux.daemons import daemons as linux_daemons
 from operations.openbsd import maintenance
 from operations.openbsd.accounts import accounts
 from operations.openbsd.daemons import daemons
@@ -119,6 +121,25 @@ def test_wrong_arguments_fail_before_anything_is_asked(operation: Any, wrong: An
     (command,) = run(machine, operation, wrong)
     assert isinstance(command, StringCommand) and command.get_raw_value().endswith("exit 1")
     assert machine.asked == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "found"),
+    [
+        (daemons, ServicesState({name: Service(Kind.BASE, False) for name in ("unbound", "smtpd")})),
+        (linux_daemons, {name: Unit(True, False, False) for name in ("unbound", "smtpd")}),
+    ],
+    ids=["openbsd", "linux"],
+)
+def test_a_daemon_whose_configuration_failed_is_not_started(operation: Any, found: Any) -> None:
+    """DESIGN D2: a package never starts a daemon before its set is there."""
+    record = connector.record_of("test1")
+    record.fail("resolver", "the check refused the new files")
+    wanted = [Daemon(name="unbound"), Daemon(name="smtpd")]
+    own = {"unbound": frozenset({"resolver"}), "smtpd": frozenset({"mail"})}
+    commands = run(Machine(found), operation, {"wanted": wanted, "own": own})
+    assert {command.args[0].subject for command in commands} == {"smtpd"}
+    assert record.failed["unbound"] == "left as it is: its configuration resolver failed"
 
 
 def test_a_secret_value_takes_the_place_of_its_mark_at_the_last_moment() -> None:

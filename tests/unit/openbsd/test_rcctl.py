@@ -13,7 +13,8 @@ from facts.openbsd.rcctl import Kind, Service, Services, ServicesState, parse
 from fleet.model.service import Daemon
 from operations.openbsd.daemons import plan_daemons
 from tests.model_openbsd import ModelServices, Unit, follow
-from tests.unit.openbsd.scripted import Scratch, shellcheck
+from tests.shell import check_scripts
+from tests.unit.openbsd.scripted import Scratch
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "200"))  # a long run sets more
 
@@ -294,14 +295,14 @@ def test_a_step_runs_to_its_end_or_fails_with_the_last_words(tmp_path: Path) -> 
     assert (place.root / "var/db/homefleet").stat().st_mode & 0o777 == 0o700
 
 
-def test_every_script_passes_shellcheck() -> None:
-    shellcheck(Services().command(NAMES))
+def test_openbsd_can_run_every_script() -> None:
+    check_scripts(Services().command(NAMES))
     package = service(kind=Kind.PACKAGE, stored=frozenset({"flags"}))
     found = ServicesState({"a": package, "b": package}, ("b", "a"))
     plan = plan_daemons([Daemon(name="a", user="www"), Daemon(name="b"), Daemon(name="c")], found, set())
     assert len(plan.steps) == 3
     for step in plan.steps:
-        shellcheck(step.command)
+        check_scripts(step.command)
 
 
 # --- thousands of random hosts ---
