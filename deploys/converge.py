@@ -11,16 +11,18 @@ from pyinfra import host, inventory
 from pyinfra.api.exceptions import DeployError
 
 from deploys.openbsd import openbsd
-from deploys.parts import hooks, sets
+from deploys.parts import hooks, own_sets, sets
 from deploys.services.hypervisor import definition
 from facts.linux.domain import to_xml
-from fleet.connector import Presence, outcome, reach, record_of
+from fleet.connector import Presence, never_show, outcome, reach, record_of
 from fleet.load import current
+from fleet.model.secret import fill
 from fleet.model.service import Declaration, Service
 from fleet.model.site import Fleet, Host, Os
 from fleet.secrets.vault import Vault, open_for
 from fleet.secrets.wanted import wanted
 from operations.filesets import filesets, settle, unsettled
+from operations.linux.accounts import accounts
 from operations.linux.daemons import daemons
 from operations.linux.domains import domains
 from operations.linux.packages import packages
@@ -92,25 +94,34 @@ def _opened(fleet: Fleet, selected: tuple[type[Service], ...]) -> Vault:
             )
         except SystemExit as error:
             raise DeployError(str(error)) from None
+        never_show(_VAULTS[selected].everything())
     return _VAULTS[selected]
 
 
 def _ubuntu(fleet: Fleet, me: Host, mine: list[Service], values: Mapping[str, SecretStr]) -> None:
     said = [service.declares(me, fleet) for service in mine]
-    if any(what.accounts or what.groups or what.classes or what.jobs or what.sysctls or what.tables for what in said):
-        # Its sshd_config would shut out everybody whom nobody has made yet.
-        raise DeployError(f"{me.name}: accounts, jobs and sysctls of {me.os} hosts are not brought about yet")
+    # Of what is one list for the whole host, a role's run keeps the other services' part.
+    everything = [what for _, what in fleet.declarations(me)]
+    if any(what.classes or what.jobs or what.sysctls or what.tables for what in everything):
+        raise DeployError(f"{me.name}: login classes, jobs, sysctls and tables of {me.os} hosts are not brought about")
     hosted = _hosted(fleet, me, said)
     going = [_going]
     if hosted is not None:
         preflight(groups=hosted.groups, wanted=hosted.volumes, today=hosted.today, name="Preflight")
     packages(names=sorted({package for what in said for package in what.packages}), name="Packages", _if=going)
+    accounts(
+        groups=[it for what in everything for it in what.groups],
+        wanted=[it for what in everything for it in what.accounts],
+        fill=lambda text: fill(text, values),
+        name="Accounts",
+        _if=going,
+    )
     hooks(fleet, me, mine, "prepares")
     wished = tuple(daemon for what in said for daemon in what.daemons)
     filesets(
         sets=tuple(sets(fleet, me, mine)), values=values, followed=unsettled(wished), name="Configuration", _if=going
     )
-    daemons(wanted=wished, name="Daemons", _if=going)
+    daemons(wanted=wished, own=own_sets(fleet, me, mine), name="Daemons", _if=going)
     settle(daemons=wished, name="Settled sets", _if=going)
     hooks(fleet, me, mine, "converges")
     if hosted is not None:

@@ -3,7 +3,6 @@
 from deploys.base import base
 from deploys.services.hypervisor import Hypervisor
 from deploys.services.netplan import Bridge, Netplan
-from deploys.services.nftables import Nftables
 from deploys.services.resolver import Resolver
 from deploys.services.router import Router
 from fleet.load import publish
@@ -56,13 +55,16 @@ site = Site(
             os=Os.UBUNTU,
             roles=("hypervisor",),
             purpose="the hypervisor that is always on",
-            connection=Connection(address="192.168.1.11"),
+            connection=Connection(
+                address="192.168.1.11", port=_port, first_port=22, user="deploy", escalate="sudo", public_key=_key
+            ),
+            sshd_port=2022,
             memory="20 GiB",
             cpus=4,
             disk="256 GB",
             interfaces=(Interface(network="flat", addresses=("192.168.1.11/24", "2001:db8:1::11/64")),),
             services=(
-                Nftables(),
+                *base(Os.UBUNTU),
                 Netplan(bridges=(Bridge(name="br0", network="flat", uplink="52:54:00:c8:01:0b"),)),
                 Hypervisor(volume_groups=(_guests,)),
             ),
@@ -73,13 +75,16 @@ site = Site(
             roles=("hypervisor",),
             purpose="a desktop that is a second hypervisor when its Ubuntu is booted",
             presence="sometimes",
-            connection=Connection(address="192.168.1.12"),
+            connection=Connection(
+                address="192.168.1.12", port=_port, first_port=22, user="deploy", escalate="sudo", public_key=_key
+            ),
+            sshd_port=2022,
             memory="16 GiB",
             cpus=4,
             disk="256 GB",
             interfaces=(Interface(network="flat", addresses=("192.168.1.12/24", "2001:db8:1::12/64")),),
             services=(
-                Nftables(),
+                *base(Os.UBUNTU),
                 Netplan(bridges=(Bridge(name="br0", network="flat", uplink="52:54:00:c8:01:0c"),)),
                 Hypervisor(volume_groups=(_guests,)),
             ),

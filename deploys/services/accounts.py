@@ -31,6 +31,8 @@ class Accounts(Service):
                     comment="Deployment",
                     home=f"/home/{site.deployment.user}",
                     shell=_SHELL[host.os],
+                    # What the installer lets it become root by may be that group, and goes only with our own rule.
+                    groups=(_ADMINS[host.os],) if host.os is Os.UBUNTU else (),
                     authorized_keys=None if key is None else (key,),
                 )
             )

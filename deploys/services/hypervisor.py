@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from deploys.services.sshd import Restricted
 from deploys.templates import template
 from facts.linux.domain import PEERS, PORTS, Definition, Interface, Kernel, disks, to_xml, uuid_of
+from facts.linux.migration import ACCOUNT, GROUP, KEYS
 from fleet.model.service import (
     Daemon,
     Declaration,
@@ -18,6 +20,16 @@ from fleet.model.service import (
 )
 from fleet.model.site import Fleet, Host, KernelBoot, NetworkBoot
 
+MOVES = Restricted(  # noqa: S604 - the shell of passwd(5)
+    name=ACCOUNT,
+    comment="Moves of guests",
+    home=f"/var/lib/{ACCOUNT}",
+    shell="/bin/sh",
+    groups=(GROUP,),
+    keys_file=KEYS,
+)
+"""Who the twin logs in as while a guest moves. At rest no key opens it: each comes with a path and its own command."""
+
 
 class Hypervisor(Service):
     """The twins' service. A guest has a home, but each twin can run all of them."""
@@ -25,7 +37,7 @@ class Hypervisor(Service):
     volume_groups: tuple[VolumeGroup, ...]
 
     def declares(self, host: Host, fleet: Fleet) -> Declaration:
-        """Declare the packages, libvirtd, the volume groups and the path that a move needs."""
+        """Declare the packages, libvirtd, the volume groups, and the account and ports that a move needs."""
         return Declaration(
             packages=(
                 "iputils-ping",
@@ -44,6 +56,7 @@ class Hypervisor(Service):
                 Daemon(name="libvirt-guests"),
             ),
             listens=(Listen(port=PORTS[0], last_port=PORTS[1], during=PEERS),),
+            accounts=(MOVES,),
             volume_groups=self.volume_groups,
             guests=tuple(guest.name for guest in fleet.guests(host)),
             state=none_to_keep("the guests back up what is theirs; their definitions are made from the inventory"),

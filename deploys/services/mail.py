@@ -30,7 +30,8 @@ class Mail(Talking):
         del fleet
         openbsd = host.os is Os.OPENBSD
         return Declaration(
-            packages=() if openbsd else ("opensmtpd",),
+            # Without the certificates that it checks others by, smtpd ends at once.
+            packages=() if openbsd else ("ca-certificates", "opensmtpd"),
             daemons=(Daemon(name="smtpd" if openbsd else "opensmtpd"),),
             state=none_to_keep("mail that waits in the queue is about the host itself"),
         )

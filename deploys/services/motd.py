@@ -12,8 +12,8 @@ TEXT = "/etc/motd.local"
 
 # rc(8) replaces all before the first empty line of /etc/motd at each boot and keeps what follows, which is ours.
 _INSERT = f"""\
-t=$(mktemp /etc/motd.XXXXXXXXXX) && {{ [ ! -f /etc/motd ] || sed '/^$/,$d' /etc/motd; echo; cat {TEXT}; }} >$t \
-&& chown root:wheel $t && chmod 664 $t && mv $t /etc/motd"""
+t=$(mktemp /etc/motd.XXXXXXXXXX) && {{ [ ! -f /etc/motd ] || sed '/^$/,$d' /etc/motd; echo; cat {TEXT}; }} >"$t" \
+&& chown root:wheel "$t" && chmod 664 "$t" && mv "$t" /etc/motd"""
 
 
 class Motd(Service):

@@ -53,7 +53,8 @@ class Nftables(Service):
             ),
             check=f"nft -c -f {{new}}{CONF}",
             before=SAVE_RUNNING,
-            apply=f"nft -f {CONF} && systemctl -q enable nftables.service && systemctl start nftables.service",
+            apply=f"nft -f {CONF} && {{ systemctl -q is-enabled nftables.service || "
+            "systemctl -q enable nftables.service; } && systemctl start nftables.service",
             undo=":",
             dangerous=True,
         )

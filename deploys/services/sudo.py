@@ -12,7 +12,7 @@ CONF = "/etc/sudoers.d/homefleet"
 
 
 class Sudo(Service):
-    """The deployment's rule, in a file of its own; sudoers itself stays the system's."""
+    """The deployment's rule, alone in the folder beside sudoers, which itself stays the system's."""
 
     base = True
 
@@ -22,11 +22,12 @@ class Sudo(Service):
         return Declaration(packages=("sudo",), state=none_to_keep("the rule is made from the inventory"))
 
     def renders(self, host: Host, fleet: Fleet) -> Iterable[FileSet]:
-        """Yield the rule, with confirm-or-rollback where the deployment needs it to come back."""
+        """Yield the rule, with confirm-or-rollback: no run could mend one that shuts the deployment out."""
         deployment = fleet.site_of(host).deployment
         yield FileSet(
             name="sudo",
             files=(template(CONF, mode=0o440, deployment=None if deployment is None else deployment.user),),
+            exclusive=("/etc/sudoers.d/*",),
             check=f"visudo -q -c -f {{new}}{CONF}",
-            dangerous=host.connection.escalate == "sudo",
+            dangerous=True,
         )

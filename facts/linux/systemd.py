@@ -39,6 +39,7 @@ class Units(FactBase[dict[str, Unit] | None]):
         units = " ".join(shlex.quote(unit_name(name)) for name in names)
         return (
             f"for u in {units}; do "
+            "LoadState='' UnitFileState='' ActiveState='' MainPID=''; "
             'eval "$(systemctl show -p LoadState,UnitFileState,ActiveState,MainPID "$u")"; '
             'case "$(readlink "/proc/$MainPID/exe" 2>/dev/null)" in *"(deleted)") s=stale;; *) s=fresh;; esac; '
             'echo "$u|$LoadState|$UnitFileState|$ActiveState|$s"; '

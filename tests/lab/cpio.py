@@ -7,27 +7,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of an archive, root's.
+    """One file of an archive.
 
     Args:
         path: its path without a leading slash.
         content: what a regular file holds, or where a symbolic link points.
         mode: type and permissions, as in stat(2).
+        owner: the number of its user, and of that user's group.
     """
 
     path: str
     content: bytes = b""
     mode: int = stat.S_IFREG | 0o644
+    owner: int = 0
 
 
-def directory(path: str, permissions: int = 0o755) -> Entry:
+def directory(path: str, permissions: int = 0o755, owner: int = 0) -> Entry:
     """Return an entry for a directory.
 
     Args:
         path: its path without a leading slash.
         permissions: its permission bits.
+        owner: the number of its user, and of that user's group.
     """
-    return Entry(path, mode=stat.S_IFDIR | permissions)
+    return Entry(path, mode=stat.S_IFDIR | permissions, owner=owner)
 
 
 def with_parents(entries: Iterable[Entry]) -> list[Entry]:
@@ -59,7 +62,7 @@ def archive(entries: Iterable[Entry]) -> bytes:
     for number, entry in enumerate((*entries, Entry("TRAILER!!!", mode=0)), start=1):
         name = entry.path.encode() + b"\0"
         links = 2 if stat.S_ISDIR(entry.mode) else 1
-        fields = (number, entry.mode, 0, 0, links, 0, len(entry.content), 0, 0, 0, 0, len(name), 0)
+        fields = (number, entry.mode, entry.owner, entry.owner, links, 0, len(entry.content), 0, 0, 0, 0, len(name), 0)
         header = b"070701" + b"".join(b"%08X" % field for field in fields) + name
         parts += [header, bytes(-len(header) % 4), entry.content, bytes(-len(entry.content) % 4)]
     whole = b"".join(parts)

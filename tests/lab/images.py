@@ -1,6 +1,7 @@
 """What the lab builds once and keeps: kernel, root directories, disk images, the repository of packages."""
 
 import ast
+import importlib
 import lzma
 import re
 import shutil
@@ -10,22 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from fleet.load import SITES
+from fleet.model.site import Fleet, Os
 from tests.lab.apt import Downloads, Source, acquire_settings, machine_sources
 from tests.lab.cpio import Entry, archive, with_parents
 from tests.lab.host import LabError, run
 from tests.lab.host import cached as _cached
 
-HYPERVISOR_PACKAGES = (
-    "iputils-ping",
-    "libvirt-clients",
-    "libvirt-daemon-system",
-    "lvm2",
-    "nftables",
-    "openssh-client",
-    "qemu-system-x86",
-    "qemu-utils",
-    "socat",
-)
 REPOSITORY_ADDRESS = "192.168.1.254"
 RELEASE = "trixie"
 
@@ -58,6 +50,9 @@ _OLD_LIBVIRT_PACKAGES = ("libvirt-clients", "libvirt-daemon-system", "qemu-syste
 _MACHINE_MODULES = ("virtio_blk", "virtio_net", "virtio-rng")
 _GUEST_MODULES = ("virtio_blk", "virtio_net", "button", "evdev")
 _ROOT_BYTES = 16 << 30
+DEPLOY = "deploy"
+DEPLOY_ID = 1000
+"""The account that the installer makes for deployments, and its number."""
 # Units that only cost time on an emulated processor.
 _MASKED_UNITS = (
     "apt-daily-upgrade.timer",
@@ -69,6 +64,8 @@ _MASKED_UNITS = (
     "getty@tty1.service",
     "systemd-pstore.service",
     "systemd-tmpfiles-clean.timer",
+    # A service manager for each login of a user.
+    "user@.service",
 )
 _FILES = {
     "etc/fstab": "",
@@ -77,6 +74,7 @@ _FILES = {
     "etc/apt/sources.list": f"deb [trusted=yes] http://{REPOSITORY_ADDRESS}/ ./\n",
     "etc/apt/apt.conf.d/90lab": 'APT::Install-Recommends "false";\nAcquire::Languages "none";\n',
     "etc/ssh/sshd_config.d/50-lab.conf": "UsePAM no\nUseDNS no\n",
+    "etc/sudoers.d/90-installer": f"{DEPLOY} ALL=(ALL) NOPASSWD: ALL\n",
     "etc/systemd/system/serial-getty@ttyS0.service.d/lab.conf": (
         "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 %I vt220\n"
     ),
@@ -260,8 +258,9 @@ def _debootstrap(root: Path, release: str, sources: Sequence[Source], packages: 
 def bare() -> Path:
     """Return the directory of the stand-in for a freshly installed Ubuntu: `root` and `disk.raw`.
 
-    It is Debian 13 with netplan and OpenSSH and none of a hypervisor's packages. Beside it lie the `vmlinux`
-    and `initrd` that boot it.
+    It is Debian 13 with netplan, OpenSSH and an account for deployments that may become root, as an installer that
+    answers its own questions leaves it, and none of a hypervisor's packages. Beside it lie the `vmlinux` and `initrd`
+    that boot it.
 
     Raises:
         LabError: a step of the build failed.
@@ -284,6 +283,8 @@ def bare() -> Path:
         for path in (root / "etc/ssh").glob("ssh_host_*"):
             path.unlink()
         run(["chroot", root, "systemctl", "enable", "systemd-networkd.service"])
+        account = ["-m", "-u", str(DEPLOY_ID), "-G", "sudo", "-s", "/bin/bash", "-p", "*", DEPLOY]
+        run(["chroot", root, "useradd", *account])
         run(["cp", "-a", kernel_directory / "lib/modules", root / "usr/lib/"])
         payload_directory = root / "var/lib/lab-guest"
         payload_directory.mkdir()
@@ -331,11 +332,19 @@ def _finish(part: Path) -> None:
     (part / "initrd").write_bytes(machine_initrd(kernel_directory))
 
 
-def repository(packages: Iterable[str] = HYPERVISOR_PACKAGES) -> Path:
+def declared_packages() -> tuple[str, ...]:
+    """Return the packages that the services of Ubuntu hosts declare in the production inventories, sorted."""
+    sites = tuple(importlib.import_module(f"inventories.{name}").site for name in SITES)
+    fleet = Fleet(sites=sites)
+    of_ubuntu = (fleet.packages(host) for host in fleet.hosts() if host.os is Os.UBUNTU)
+    return tuple(sorted({name for names in of_ubuntu for name in names}))
+
+
+def repository(packages: Iterable[str]) -> Path:
     """Return a directory with a flat repository: what the packages need beyond the bare image, and its index.
 
     Args:
-        packages: names of packages that the roles install.
+        packages: their names.
     """
     names = sorted({*packages, *_TOOLBOX_EXTRAS})
     bare_directory = bare()
@@ -382,17 +391,15 @@ rm -rf "$root"/var/lib/apt/lists/*
 """
 
 
-def packages_image(packages: Iterable[str] = HYPERVISOR_PACKAGES) -> Path:
-    """Return the directory of the bare image with packages installed; it has the same files as `bare`'s.
+def packages_image() -> Path:
+    """Return the directory of the bare image with the declared packages installed; it has the same files as `bare`'s.
 
     Its root is also the toolbox that `tests.lab.roots` runs parsers and QEMU from.
-
-    Args:
-        packages: names of the packages, as the roles declare them.
 
     Raises:
         LabError: a step of the build failed.
     """
+    packages = declared_packages()
     names = sorted({*packages, *_TOOLBOX_EXTRAS})
     bare_directory = bare()
     debs = repository(packages)

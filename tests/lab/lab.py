@@ -1,11 +1,12 @@
 """A running lab: machines on a network of their own, made, started, saved and removed as one.
 
-Everything about one lab lies in one directory: `id_ed25519` and `known_hosts` for whoever logs in, a
+Everything about one lab lies in one directory: `id_ed25519`, `person_ed25519` and `known_hosts` for whoever logs in, a
 directory for each machine with its disks, console log and sockets, and `saved` with states to go back to.
 """
 
 import contextlib
 import json
+import shlex
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from fleet.load import known_hosts_file
+from fleet.model.lab import PERSON_KEY
+from fleet.model.secret import lab_place
 from tests.lab import images
 from tests.lab.host import LabError, Process, digest, give_to_user, locked, need_root, run, step
 from tests.lab.machine import (
@@ -29,7 +33,7 @@ from tests.lab.machine import (
     spawn,
     tap,
 )
-from tests.lab.openbsd.fleet import StandIns
+from tests.lab.openbsd.fleet import StandIns, production
 from tests.lab.qmp import monitor
 
 Image = Literal["bare", "packages"]
@@ -73,8 +77,7 @@ class Lab:
             127.77.INDEX.0/24.
         directory: where its state is; made if missing.
         machines: what it consists of.
-        image: `bare`, a freshly installed system, or `packages`, one with the hypervisors' packages.
-        packages: what the roles install.
+        image: `bare`, a freshly installed system, or `packages`, one with the packages that are declared.
     """
 
     def __init__(
@@ -83,25 +86,28 @@ class Lab:
         directory: Path | None = None,
         machines: Sequence[MachineSpec] = MACHINES,
         image: Image = "packages",
-        packages: Sequence[str] = images.HYPERVISOR_PACKAGES,
     ) -> None:
         self.index = index
         self.directory = (directory or lab_directory(index)).resolve()
         self.machines = {spec.name: spec for spec in machines}
         self.image: Image = image
-        self.packages = tuple(packages)
         self.namespace = f"hf{index}"
         self.stand_ins = StandIns(index, self.directory)
         self.memory_factor = memory_factor()
 
     @property
     def key(self) -> Path:
-        """The private key that logs in: as root to the machines, as the deployment to the stand-ins."""
+        """The private key that logs in as the deployment."""
         return self.directory / "id_ed25519"
 
     @property
+    def person_key(self) -> Path:
+        """The private key of the first of a site's people."""
+        return self.directory / PERSON_KEY
+
+    @property
     def known_hosts(self) -> Path:
-        """The host keys of machines and stand-ins, under the relay's addresses and their own."""
+        """The host keys of machines and stand-ins as installed: by name, at the relay's address and their own."""
         return self.directory / "known_hosts"
 
     def relay(self, name: str) -> tuple[str, int]:
@@ -115,15 +121,23 @@ class Lab:
         return f"127.77.{self.index}.{self._spec(name).ip.rpartition('.')[2]}", RELAY_PORT
 
     def host_key(self, name: str) -> str:
-        """Return a machine's or stand-in's public SSH host key.
+        """Return the public SSH host key that a machine was installed with.
 
         Args:
             name: the machine.
         """
-        if name in self.stand_ins.hosts:
-            return self.stand_ins.hosts[name].public_key()
         words = (self._place(name) / "ssh_host_ed25519_key.pub").read_text().split()
         return " ".join(words[:2])
+
+    def host_key_options(self, name: str) -> dict[str, str]:
+        """Return the options of ssh by which a machine or stand-in is known, as installed and as deployed.
+
+        Args:
+            name: the machine.
+        """
+        sites = (site.name for site in production() for host in site.hosts if host.name == name)
+        deployed = [known_hosts_file(lab_place(self.index), site, name) for site in sites]
+        return {"HostKeyAlias": name, "UserKnownHostsFile": " ".join(map(str, (self.known_hosts, *deployed)))}
 
     def console(self, name: str) -> Path:
         """Return the log of everything a machine or stand-in wrote to its console.
@@ -144,13 +158,19 @@ class Lab:
         return self._place(name) / "console.sock"
 
     def ssh_argv(self, name: str, *command: str) -> list[str]:
-        """Return the ssh command that logs in to a machine as root, or to a stand-in as the deployment.
+        """Return the ssh command that gives root on a machine, or logs in to a stand-in as the deployment.
 
         Args:
             name: the machine.
             command: what to run there; a shell if empty.
         """
         address, port = self.relay(name)
+        if name in self.stand_ins.hosts:
+            there = [f"{self.stand_ins.hosts[name].user}@{address}", *command]
+        elif command:
+            there = [f"{images.DEPLOY}@{address}", shlex.join(("sudo", "-n", "bash", "-c", " ".join(command)))]
+        else:
+            there = ["-t", f"{images.DEPLOY}@{address}", "sudo -n -i"]
         options = {
             "BatchMode": "yes",
             "ConnectTimeout": "10",
@@ -158,7 +178,7 @@ class Lab:
             "LogLevel": "ERROR",
             "ServerAliveInterval": "15",
             "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": str(self.known_hosts),
+            **self.host_key_options(name),
         }
         words = [word for option, value in options.items() for word in ("-o", f"{option}={value}")]
         return [
@@ -170,8 +190,7 @@ class Lab:
             *words,
             "-p",
             str(port),
-            f"{self.stand_ins.hosts[name].user if name in self.stand_ins.hosts else 'root'}@{address}",
-            *command,
+            *there,
         ]
 
     def ssh(self, name: str, command: str, *, stdin: str = "", deadline: float = 300) -> str:
@@ -241,7 +260,7 @@ class Lab:
         } | self.stand_ins.status()
 
     def _running_status(self, name: str) -> str:
-        told = f"pid {self.pid(name)}, root@{':'.join(map(str, self.relay(name)))}"
+        told = f"pid {self.pid(name)}, {images.DEPLOY}@{':'.join(map(str, self.relay(name)))}"
         try:
             with monitor(self._place(name) / "qmp.sock", 5) as command:
                 state = command("query-status")["status"]
@@ -496,9 +515,9 @@ class Lab:
         record = self.directory / "built"
         wanted = f"lab {self.index}: take it down with --wipe first"
         if not record.exists():
-            toolbox = images.packages_image(self.packages)
+            toolbox = images.packages_image()
             image = images.bare() if self.image == "bare" else toolbox
-            built = _Built(self.image, image, toolbox / "root", images.repository(self.packages))
+            built = _Built(self.image, image, toolbox / "root", images.repository(images.declared_packages()))
             record.write_text("\n".join(map(str, built)))
             return built
         kind, *paths = record.read_text().splitlines()
@@ -519,6 +538,9 @@ class Lab:
         if not self.key.exists():
             _keygen(self.key, f"homefleet lab {self.index}")
             give_to_user(self.key, self.key.with_name("id_ed25519.pub"))
+        if not self.person_key.exists():
+            _keygen(self.person_key, f"a person in homefleet lab {self.index}")
+            give_to_user(self.person_key, self.person_key.with_name(f"{PERSON_KEY}.pub"))
 
     def _make_host_keys(self) -> None:
         for name in self.machines:
@@ -533,7 +555,7 @@ class Lab:
         for name, spec in self.machines.items():
             if (self._place(name) / "ssh_host_ed25519_key.pub").exists():
                 address, port = self.relay(name)
-                lines += [f"{names} {self.host_key(name)}" for names in (f"[{address}]:{port}", spec.ip)]
+                lines += [f"{names} {self.host_key(name)}" for names in (name, f"[{address}]:{port}", spec.ip)]
         lines += self.stand_ins.known_hosts()
         text = "".join(f"{line}\n" for line in lines)
         if not self.known_hosts.exists() or self.known_hosts.read_text() != text:
@@ -593,9 +615,15 @@ class Lab:
         relay = Process.load(place / "relay.json")
         if relay is None or not relay.alive():
             address, port = self.relay(name)
+            declared = [host for site in production() for host in site.hosts if host.name == name]
+            # Until its first deploy it listens where the installer left its sshd.
+            deployment = [*(host.connection.port for host in declared), 22]
+            people = [f"{place}:{host.sshd_port}" for host in declared for place in (address, spec.ip)]
             argv = [
                 *(sys.executable, str(Path(__file__).with_name("relay.py"))),
-                *("--outside", f"{address}:{port}", "--inside", f"{spec.ip}:22"),
+                *("--outside", f"{address}:{port}"),
+                *(word for inner in deployment for word in ("--inside", f"{spec.ip}:{inner}")),
+                *(("--people", *people) if people else ()),
                 *("--namespace", f"/run/netns/{self.namespace}", "--qemu", str(qemu.pid)),
             ]
             Process.spawn(argv, place / "relay.log").save(place / "relay.json")
@@ -613,7 +641,7 @@ class Lab:
             raise LabError(f"{name}: the saved state does not load: {error}; QEMU: {said or 'nothing'}") from error
 
     def _wait(self, names: Sequence[str], deadline: float = 240) -> None:
-        """Wait until machines let root in."""
+        """Wait until machines let the deployment in."""
         if not names:
             return
         with step(f"starting {', '.join(names)}"):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.lab.cpio import Entry, archive, directory, with_parents
 from tests.lab.host import LabError, Process, boot_id, cache_directory, run
+from tests.lab.images import DEPLOY, DEPLOY_ID
 
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 mitigations=off init_on_alloc=0 audit=0 nokaslr apparmor=0 net.ifnames=0"
@@ -61,7 +62,7 @@ def own_files(spec: MachineSpec, neighbours: Sequence[MachineSpec], host_key: Pa
         spec: the machine.
         neighbours: all machines of the lab, for /etc/hosts.
         host_key: its private SSH host key; the public one lies beside it.
-        login_key: the public key that may log in as root.
+        login_key: the public key that may log in as the deployment.
     """
     hosts = ["127.0.0.1 localhost", "::1 localhost", *(f"{other.ip} {other.name}" for other in neighbours)]
     netplan = f"""network:
@@ -88,10 +89,11 @@ def own_files(spec: MachineSpec, neighbours: Sequence[MachineSpec], host_key: Pa
         ("etc/netplan/50-installer.yaml", netplan.encode(), 0o600),
         ("etc/ssh/ssh_host_ed25519_key", host_key.read_bytes(), 0o600),
         ("etc/ssh/ssh_host_ed25519_key.pub", public, 0o644),
-        ("root/.ssh/authorized_keys", login_key.encode(), 0o600),
     )
     entries = [Entry(f"machine/{path}", content, regular | mode) for path, content, mode in files]
-    entries += [directory("machine/root", 0o700), directory("machine/root/.ssh", 0o700)]
+    home = f"machine/home/{DEPLOY}"
+    entries += [directory(home, 0o700, DEPLOY_ID), directory(f"{home}/.ssh", 0o700, DEPLOY_ID)]
+    entries.append(Entry(f"{home}/.ssh/authorized_keys", login_key.encode(), regular | 0o600, DEPLOY_ID))
     return archive(with_parents(entries))
 
 

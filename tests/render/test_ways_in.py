@@ -12,7 +12,6 @@ import pytest
 
 from deploys.services.sshd import CONF
 from fleet.cli.render import tree
-from fleet.load import ROOT
 from tests.lab.roots import toolbox_run
 
 # Debian's sshd has no bsdauth, and wants a host key that it can read. One process for all: a start of it is slow.
@@ -46,7 +45,7 @@ def _all() -> dict[tuple[str, str], Settings]:
     asked = [(host, _connection(*it)) for host in HOSTS for it in product(USERS, PORTS, ADDRESSES)]
     with TemporaryDirectory() as name:
         for host in HOSTS:
-            Path(name, host).write_text(tree(str(ROOT / "tests/render/whole_base.py"), host)[f"{host}{CONF}"])
+            Path(name, host).write_text(tree("home", host)[f"{host}{CONF}"])
         done = toolbox_run(
             ["sh", "-ec", _ASK],
             binds={Path(name): "/tmp/rendered"},
@@ -95,11 +94,11 @@ def let_in(host: str, user: str, port: int, address: str = ADDRESSES[0]) -> str 
         ("db1", "root", 2247, None),
         ("db1", "root", 22, None),
         ("db1", "nobody", 2022, None),
-        ("kvm1", "owner", 22, BOTH),
+        ("kvm1", "owner", 2022, BOTH),
         ("kvm1", "owner", 2247, None),
         ("kvm1", "deploy", 2247, KEY),
-        ("kvm1", "deploy", 22, None),
-        ("kvm1", "root", 22, KEY),
+        ("kvm1", "deploy", 2022, None),
+        ("kvm1", "root", 2022, None),
         ("kvm1", "root", 2247, None),
     ],
 )
@@ -110,7 +109,7 @@ def test_each_account_has_its_port_and_its_proof(host: str, user: str, port: int
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_no_address_spares_a_person_the_code(host: str, address: str) -> None:
-    assert let_in(host, "owner", 22, address) == BOTH
+    assert let_in(host, "owner", 2022, address) == BOTH
 
 
 @pytest.mark.parametrize("user", ["owner", "deploy"])

@@ -26,7 +26,7 @@ from deploys.services.router import Router
 from deploys.services.sshd import Restricted, Sshd
 from facts.openbsd.accounts import AccountsState
 from facts.openbsd.crontab import Crontab
-from fleet.load import ROOT, load
+from fleet.load import load
 from fleet.model.secret import SSH_HOST_KEY, marks, sample
 from fleet.model.service import ANYONE, Declaration, FileSet, Listen, Service, Table, none_to_keep
 from fleet.model.site import Connection, Fleet, Host, Os, Site
@@ -36,8 +36,9 @@ from operations.openbsd.packages import spec
 from tests.lab.openbsd.standin import sshd as standin_sshd
 from tests.lab.openbsd.standin.pf.model import Rule
 from tests.lab.openbsd.standin.pf.parser import Parsed, parse
+from tests.shell import check_scripts, is_shell
 
-FLEET, _ = load(str(ROOT / "tests/render/whole_base.py"))
+FLEET, _ = load("home")
 OPENBSD_HOSTS = [host for host in FLEET.hosts() if host.os is Os.OPENBSD]
 SERVED = [host for host in FLEET.hosts() if host.services]
 DB1, PANCAKE, VIRTIE, KVM1 = (FLEET.host(name) for name in ("db1", "pancake", "virtie", "kvm1"))
@@ -193,33 +194,26 @@ def test_no_file_of_openbsd_belongs_to_a_group_that_it_has_not(host: Host) -> No
 @pytest.mark.parametrize("host", SERVED, ids=lambda host: host.name)
 def test_the_ways_in_are_changed_in_order(host: Host) -> None:
     dangerous = [each.name for each in sets(host).values() if each.dangerous]
-    assert dangerous == (["doas", "sshd", "pf"] if host.os is Os.OPENBSD else ["sshd", "nftables", "netplan"])
+    assert dangerous == (["doas", "sshd", "pf"] if host.os is Os.OPENBSD else ["sudo", "sshd", "nftables", "netplan"])
 
 
 @pytest.mark.parametrize("host", SERVED, ids=lambda host: host.name)
 def test_rendering_is_pure(host: Host) -> None:
-    again, _ = load(str(ROOT / "tests/render/whole_base.py"))
+    again, _ = load("home")
     assert sets(host) == sets(again.host(host.name), again)
 
 
-def _commands() -> Iterator[tuple[str, str]]:
-    for host in (PANCAKE, KVM1):
-        theirs = [each for service in host.services if service.base for each in service.renders(host, FLEET)]
-        for each in theirs:
-            for field in ("check", "apply", "undo", "undo_at_boot", "before"):
-                command = getattr(each, field)
-                if command is not None:
-                    yield f"{host.name}/{each.name}/{field}", command.replace("{new}", "/stage/new")
-    for job in (job for _, said in FLEET.declarations(DB1) for job in said.jobs):
-        yield f"db1/job/{job.command}", job.command
+def _commands(host: Host) -> Iterator[str]:
+    for each in (each for service in host.services for each in service.renders(host, FLEET)):
+        commands = (each.check, each.apply, each.undo, each.undo_at_boot, each.before)
+        yield from (command.replace("{new}", "/stage/new") for command in commands if command is not None)
+        yield from (file.text for file in each.files if is_shell(file.path, file.text))
+    yield from (job.command for _, said in FLEET.declarations(host) for job in said.jobs)
 
 
-@pytest.mark.parametrize("command", [pytest.param(text, id=name) for name, text in _commands()])
-def test_shellcheck_takes_every_command(command: str) -> None:
-    done = subprocess.run(
-        ["shellcheck", "-s", "sh", "-S", "warning", "-"], input=command, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
+@pytest.mark.parametrize("host", [PANCAKE, KVM1, DB1], ids=lambda host: host.name)
+def test_a_host_can_run_every_command(host: Host) -> None:
+    check_scripts(*_commands(host), openbsd=host.os is Os.OPENBSD)
 
 
 @pytest.mark.parametrize("host", OPENBSD_HOSTS, ids=lambda host: host.name)
@@ -435,25 +429,55 @@ def test_a_service_account_gets_one_command_and_nothing_else() -> None:
     assert "User former" not in blocks
 
 
-def test_root_comes_in_only_where_it_is_what_deploys() -> None:
-    blocks = _blocks(text(KVM1, sshd.CONF))
-    assert blocks[""]["PermitRootLogin"] == "no"
-    assert blocks["User root"]["PermitRootLogin"] == "prohibit-password"
-    assert blocks["LocalPort 2247"]["AllowUsers"] == "deploy"
-    connection = Connection(address="192.168.1.11", port=2247, user="deploy", escalate="sudo")
-    moved = Host(**{**dict(KVM1), "connection": connection})
-    fleet = within("home", moved)
-    assert "root" not in _blocks(text(moved, sshd.CONF, fleet))[""]["AllowUsers"].split()
-    assert "User root" not in _blocks(text(moved, sshd.CONF, fleet))
-    assert sets(moved, fleet)["sudo"].dangerous and not sets(KVM1)["sudo"].dangerous
+def test_nobody_comes_in_as_root() -> None:
+    for host in SERVED:
+        config = text(host, sshd.CONF)
+        assert _blocks(config)[""]["PermitRootLogin"] == "no"
+        assert config.count("PermitRootLogin") == 1 and "root" not in _blocks(config)[""]["AllowUsers"].split()
 
 
-def test_the_host_key_is_brought_on_request() -> None:
-    host = having(DB1, Sshd(host_key=True))
-    files = {file.path: file for file in sets(host, within("home", host))["sshd"].files}
-    assert files[sshd.HOST_KEY].text == f"{SSH_HOST_KEY}\n"
-    assert files[sshd.HOST_KEY].secret and files[sshd.HOST_KEY].mode == 0o600
-    assert sshd.HOST_KEY not in {file.path for file in sets(DB1)["sshd"].files}
+def test_what_the_deployment_became_root_by_goes_with_our_own_rule_alone() -> None:
+    """The installer's may name the group: it is kept, while its files go with the swap that is confirmed."""
+    (deploy,) = (it for it in FLEET.accounts(KVM1) if it.name == "deploy")
+    assert deploy.groups == ("sudo",) and deploy.password is None
+    sudo = sets(KVM1)["sudo"]
+    assert sudo.dangerous and sudo.exclusive == ("/etc/sudoers.d/*",)
+    assert "deploy ALL=(root) NOPASSWD: ALL\n" in text(KVM1, "/etc/sudoers.d/homefleet")
+
+
+@pytest.mark.parametrize(
+    ("rules", "inserted"),
+    [
+        (None, []),
+        ("tcp dport 2022 accept\nip saddr 192.168.1.0/24 tcp dport 2247 accept\n", []),
+        ("tcp dport 22 accept\ntcp dport 20222 accept\n", ["2022", "2247"]),
+        ("tcp dport 2022 accept\n", ["2247"]),
+    ],
+    ids=["no table of ours", "both passed", "neither", "one"],
+)
+def test_a_port_that_the_loaded_rules_do_not_know_is_passed_until_theirs_come(
+    rules: str | None, inserted: list[str], tmp_path: Path
+) -> None:
+    """Without it nobody could confirm: the rules in force pass the old port, sshd listens on the new one."""
+    apply, before = sets(KVM1)["sshd"].apply, sets(KVM1)["sshd"].before
+    assert apply is not None and before is not None
+    told = tmp_path / "told"
+    shown = "exit 1" if rules is None else f"printf '%s' '{rules}'"
+    nft = f'if [ "$1" = list ]; then {shown}; else echo "$@" >>{told}; fi'
+    assert _run(apply, tmp_path, nft=nft, systemctl="exit 0").returncode == 0
+    said = told.read_text().splitlines() if told.exists() else []
+    assert said == [f"insert rule inet homefleet input tcp dport {port} accept" for port in inserted]
+    back = _run(before, tmp_path, nft=nft, systemctl="exit 1").stdout.splitlines()
+    assert ("nft -f /etc/nftables.conf" in back) is bool(inserted)
+
+
+def test_the_host_key_is_the_repositorys_unless_it_shall_not_be() -> None:
+    for host in (DB1, KVM1):
+        files = {file.path: file for file in sets(host)["sshd"].files}
+        assert files[sshd.HOST_KEY].text == f"{SSH_HOST_KEY}\n"
+        assert files[sshd.HOST_KEY].secret and files[sshd.HOST_KEY].mode == 0o600
+    host = having(DB1, Sshd(host_key=False))
+    assert sshd.HOST_KEY not in {file.path for file in sets(host, within("home", host))["sshd"].files}
 
 
 # --- pf ---

@@ -15,8 +15,11 @@ from testinfra import host as testinfra_host
 from testinfra.backend.base import BaseBackend, CommandResult
 
 from deploys.services.hypervisor import Hypervisor, definition
+from facts.linux.accounts import DONE as ACCOUNTS_DONE
 from facts.linux.domain import to_xml
 from fleet.load import load
+from fleet.model.secret import sample
+from fleet.model.service import Account
 from fleet.model.site import Fleet, Host, Os, Site
 from tests.unit.played_openbsd import Answer, OpenbsdMachine, healthy_openbsd
 from tests.verify.checks import checks
@@ -65,7 +68,13 @@ class Machine:
     networks: list[str] = field(default_factory=list)
     answering: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    root_keys: list[str] = field(default_factory=list)
+    permits: list[str] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
+    unix_groups: dict[str, list[str]] = field(default_factory=dict)
+    logins: dict[str, list[str]] = field(default_factory=dict)
     migration: list[str] = field(default_factory=list)
+    moves: list[str] = field(default_factory=list)
     silent: dict[str, Answer] = field(default_factory=dict)
 
     def answer(self, declared: Declared) -> dict[str, Answer]:
@@ -91,10 +100,22 @@ class Machine:
             "libvirt": self._libvirt(declared),
             "echo": "".join(f"{address}\n" for address in self.answering),
             "keys": "".join(f"{line}\n" for line in self.keys),
+            "root keys": "".join(f"{line}\n" for line in self.root_keys),
+            "root": "".join(f"{line}\n" for line in self.permits),
+            "accounts": self._accounts(),
+            "codes": "".join(f"{line}\n" for line in self.codes),
             "migration": "".join(f"{name} loaded active running words\n" for name in self.migration),
+            "moves": "".join(f"{line}\n" for line in self.moves),
         }
         said |= {pattern: "".join(f"{path}\n" for path in paths) for pattern, paths in self.matching.items()}
         return {command: self.silent.get(name, (0, said.get(name, ""), "")) for name, command in questions.items()}
+
+    def _accounts(self) -> str:
+        lines = [
+            f"group:{name}:{number}:{','.join(who)}" for number, (name, who) in enumerate(self.unix_groups.items())
+        ]
+        lines += [f"login:{name}:{':'.join(words)}" for name, words in self.logins.items()]
+        return "".join(f"{line}\n" for line in (*lines, ACCOUNTS_DONE))
 
     def _libvirt(self, declared: Declared) -> str:
         lines = ["@@stats@@"]
@@ -157,14 +178,38 @@ def recorded_rules() -> list[dict[str, Any]]:
         _rule(6, _match({"meta": {"key": "iif"}}, "lo")),
         _rule(8, _match(_payload("icmp", "type"), {"set": ["echo-request", "time-exceeded"]})),
         _rule(10, _match(_payload("icmpv6", "type"), {"set": ["echo-request", "packet-too-big"]})),
-        _rule(11, _match({"meta": {"key": "nfproto"}}, "ipv4"), _match(_payload("tcp", "dport"), 22)),
-        _rule(12, _match({"meta": {"key": "nfproto"}}, "ipv6"), _match(_payload("tcp", "dport"), 22)),
+        _rule(11, _match({"meta": {"key": "nfproto"}}, "ipv4"), _match(_payload("tcp", "dport"), 2022)),
+        _rule(12, _match({"meta": {"key": "nfproto"}}, "ipv6"), _match(_payload("tcp", "dport"), 2022)),
+        _rule(
+            14,
+            _match(_payload("ip", "saddr"), {"prefix": {"addr": "192.168.1.0", "len": 24}}),
+            _match(_payload("tcp", "dport"), 2247),
+        ),
+        _rule(
+            15,
+            _match(_payload("ip6", "saddr"), {"prefix": {"addr": "2001:db8:1::", "len": 64}}),
+            _match(_payload("tcp", "dport"), 2247),
+        ),
+        _rule(16, _match(_payload("ip", "saddr"), "@deploy_allowed"), _match(_payload("tcp", "dport"), 2247)),
         _rule(
             13,
             _match(_payload("ip", "saddr"), "@migration_peers"),
             _match(_payload("tcp", "dport"), {"range": [49152, 49215]}),
         ),
+        {"set": {**own, "name": "deploy_allowed", "type": "ipv4_addr", "handle": 4, "flags": ["timeout"]}},
     ]
+
+
+def _login(account: Account, number: int) -> list[str]:
+    """Return an account as it is after a deploy, in the words of the fact."""
+    password = "*" if account.password is None else "$2b$10$of.somebody"
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    text = "".join(f"{key}\n" for key in account.authorized_keys or ())
+    keys = f"{account.name} {account.name} 600 {hashlib.sha256(text.encode()).hexdigest()}"
+    home = account.home or f"/home/{account.name}"
+    starred = str(int(password == "*"))
+    uid = str(account.uid or 1000 + number)
+    return [uid, account.comment, home, account.shell, starred, "", digest, f"700 {account.name}", keys]
 
 
 def healthy(declared: Declared, living: tuple[str, ...]) -> Machine:
@@ -190,7 +235,7 @@ def healthy(declared: Declared, living: tuple[str, ...]) -> Machine:
                 file.group,
                 f"{file.mode:o}",
                 "regular file",
-                hashlib.sha256(file.text.encode()).hexdigest(),
+                hashlib.sha256(sample(file.text).encode()).hexdigest(),
             ]
             for file in files
         },
@@ -207,10 +252,12 @@ def healthy(declared: Declared, living: tuple[str, ...]) -> Machine:
             },
         ],
         sockets=[
-            'tcp LISTEN 0      128      0.0.0.0:22   0.0.0.0:* users:(("sshd",pid=301,fd=6))            ',
+            'tcp LISTEN 0      128      0.0.0.0:2022 0.0.0.0:* users:(("sshd",pid=301,fd=6))            ',
             'tcp LISTEN 0      1      127.0.0.1:7022 0.0.0.0:* users:(("qemu-system-x86",pid=953,fd=11))',
             'udp UNCONN 0      0  127.0.0.53%lo:53   0.0.0.0:* users:(("systemd-resolve",pid=9,fd=14))',
-            'tcp LISTEN 0      128         [::]:22      [::]:* users:(("sshd",pid=301,fd=7))            ',
+            'tcp LISTEN 0      128         [::]:2022    [::]:* users:(("sshd",pid=301,fd=7))            ',
+            'tcp LISTEN 0      128      0.0.0.0:2247 0.0.0.0:* users:(("sshd",pid=301,fd=8))            ',
+            'tcp LISTEN 0      128         [::]:2247    [::]:* users:(("sshd",pid=301,fd=9))            ',
         ],
         groups=[group.name for group in declared.groups],
         volumes={
@@ -229,6 +276,13 @@ def healthy(declared: Declared, living: tuple[str, ...]) -> Machine:
             for guest in guests
         },
         answering=[guest.answers_at() or "" for guest in guests],
+        permits=["no"],
+        codes=["file root 600", *(f"has {name}" for name in declared.people)],
+        unix_groups={
+            group: [account.name for account in declared.accounts if group in account.groups]
+            for group in ("adm", *(group for account in declared.accounts for group in account.groups))
+        },
+        logins={account.name: _login(account, number) for number, account in enumerate(declared.accounts)},
     )
 
 
@@ -340,6 +394,13 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda m: m.matching.update({"/var/lib/homefleet/armed/*": ["/var/lib/homefleet/armed/netplan"]}),
         "sets/armed",
     ),
+    "account": (lambda m: m.logins["owner"].__setitem__(0, "1101"), "account/owner"),
+    "account-shell": (lambda m: m.logins["owner"].__setitem__(3, "/bin/sh"), "account/owner/shell"),
+    "account-groups": (lambda m: m.unix_groups["sudo"].remove("owner"), "account/owner/groups"),
+    "account-password": (lambda m: m.logins["deploy"].__setitem__(6, "0" * 64), "account/deploy/password"),
+    "account-keys": (lambda m: m.logins["owner"].__setitem__(8, ""), "account/owner/keys"),
+    "account-code": (lambda m: m.codes.remove("has owner"), "account/owner/code"),
+    "root-login": (lambda m: m.permits.append("yes"), "account/root/closed"),
     "bridge": (lambda m: m.links[2].update(ifname="br1"), "bridge/br0"),
     "bridge-uplink": (lambda m: m.links[1].pop("master"), "bridge/br0/uplink"),
     "bridge-addresses": (lambda m: m.links[2]["addr_info"].pop(0), "bridge/br0/addresses"),
@@ -360,7 +421,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "guest/db1/disk/db1-data",
     ),
     "guest-answers": (lambda m: m.answering.clear(), "guest/db1/answers"),
-    "port-listening": (lambda m: m.sockets.__delitem__(slice(0, 4, 3)), "port/tcp-22/listening"),
+    "port-listening": (lambda m: m.sockets.__delitem__(slice(0, 4, 3)), "port/tcp-2022/listening"),
     "port-stray": (lambda m: m.sockets.append("tcp LISTEN 0 5 *:9999 *:*"), "port/stray"),
     "firewall-rules": (lambda m: m.kernel.append(_rule(20, chain="forward")), "firewall/rules"),
     "firewall-ports": (
@@ -374,6 +435,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "default-network": (lambda m: m.networks.append("default"), "libvirt/default-network"),
     "migration-key": (lambda m: m.keys.append("/run/homefleet/migration.keys"), "migration/key"),
     "migration-unit": (lambda m: m.migration.append("homefleet-migration-close.timer"), "migration/unit"),
+    "migration-login": (lambda m: m.moves.append("sshd-session: moves@notty"), "migration/login"),
 }
 
 
@@ -535,14 +597,16 @@ def test_a_bare_host_is_red_and_breaks_nothing(lab: Lab) -> None:
     missing = (127, "", "sh: 1: virsh: not found\n")
     there.machines["kvm1"] = Machine(
         links=[{"ifname": "eth0", "flags": ["UP"], "address": "52:54:00:c8:01:0b", "addr_info": [{}]}],
-        silent=dict.fromkeys(("libvirt", "groups", "volumes", "kernel", "ruleset"), missing),
+        silent=dict.fromkeys(("accounts", "libvirt", "groups", "volumes", "kernel", "ruleset"), missing),
     )
     made = report(*lab, there)
     assert made.lines()[0].startswith("kvm1: ")
     assert "kvm1/package/lvm2" in made.red and "kvm1/group/guests" in made.red
 
 
-@pytest.mark.parametrize("question", ["packages", "links", "sockets", "units", "files", "volumes", "kernel", "echo"])
+@pytest.mark.parametrize(
+    "question", ["packages", "links", "sockets", "units", "files", "volumes", "kernel", "echo", "accounts", "codes"]
+)
 def test_what_could_not_be_known_is_never_green(lab: Lab, question: str) -> None:
     there = world(lab[0])
     green = {each.check.id for each in report(*lab, there).results if each.state is State.GREEN}

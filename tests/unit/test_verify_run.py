@@ -167,17 +167,18 @@ def test_an_answer_that_broke_off_is_no_answer(length: int) -> None:
 
 def test_ssh_is_strict_and_follows_the_inventory(tmp_path: Path) -> None:
     control = tmp_path / "kvm1"
-    connection = Connection(address="127.77.0.11", port=2222, key=".lab/0/id_ed25519", known_hosts=".lab/0/known_hosts")
-    lines = ssh_config(connection, control).splitlines()
+    connection = Connection(address="127.77.0.11", port=2222, key=".lab/0/id_ed25519")
+    lines = ssh_config(connection, {"HostKeyAlias": "kvm1"}, control).splitlines()
+    assert "HostKeyAlias kvm1" in lines
     assert "StrictHostKeyChecking yes" in lines and "BatchMode yes" in lines and "Port 2222" in lines
     assert f'IdentityFile "{ROOT}/.lab/0/id_ed25519"' in lines
     assert not [line for line in lines if line.startswith("Include")]
-    owners = ssh_config(Connection(address="192.168.1.11"), control).splitlines()
+    owners = ssh_config(Connection(address="192.168.1.11"), {}, control).splitlines()
     assert "Include ~/.ssh/config" in owners and owners.index("StrictHostKeyChecking yes") < owners.index(
         "Include ~/.ssh/config"
     )
     config = tmp_path / "config"
-    config.write_text(ssh_config(connection, control))
+    config.write_text(ssh_config(connection, {}, control))
     done = subprocess.run(["ssh", "-G", "-F", str(config), "127.77.0.11"], capture_output=True, text=True, check=True)
     assert "stricthostkeychecking true" in done.stdout
 

@@ -12,7 +12,7 @@ import shlex
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from testinfra.backend.base import CommandResult
 from testinfra.backend.ssh import SshBackend
 from testinfra.host import Host as TestinfraHost
 
-from fleet.load import resolve
-from fleet.model.site import Connection, Host
+from fleet.load import resolve, ssh_options
+from fleet.model.site import Connection, Host, Site
 
 PROBE_SECONDS = 5.0
 """How long a host may take to accept a TCP connection before it counts as not there; as in a run."""
@@ -144,14 +144,14 @@ def _between(text: str, mark: str, number: int) -> tuple[str, str]:
     return body, code
 
 
-def connect(host: Host, folder: Path) -> TestinfraHost:
-    """Return the testinfra host for `host`; no connection is made before the first command.
+def connect(site: Site, host: Host, folder: Path) -> TestinfraHost:
+    """Return the testinfra host for `host` of `site`; no connection is made before the first command.
 
     Arguments: `folder`, a private directory for the configuration and the socket of the shared connection; its
     path has to be short, see unix(7).
     """
     config = folder / f"{host.name}.conf"
-    config.write_text(ssh_config(host.connection, folder / host.name))
+    config.write_text(ssh_config(host.connection, ssh_options(site, host), folder / host.name))
     backend = FleetBackend(host.connection.address, config, host.connection.escalate)
     made = TestinfraHost(backend)
     backend.set_host(made)
@@ -164,10 +164,11 @@ def disconnect(folder: Path) -> None:
         subprocess.run(["ssh", "-F", str(config), "-O", "exit", "any"], capture_output=True, timeout=10, check=False)
 
 
-def ssh_config(connection: Connection, control: Path) -> str:
+def ssh_config(connection: Connection, known: Mapping[str, str], control: Path) -> str:
     """Return the ssh_config(5) that reaches a host as the inventory says, with its host key checked.
 
-    The owner's own configuration counts, as it does for a run, unless the inventory names key and known hosts.
+    Arguments: `known`, the options by which its key is known; `control`, the socket of the shared connection. The
+    owner's own configuration counts, as it does for a run, unless the inventory names a key.
     """
     lines = [
         f"Port {connection.port}",
@@ -183,9 +184,8 @@ def ssh_config(connection: Connection, control: Path) -> str:
     ]
     if connection.key is not None:
         lines += [f"IdentityFile {_quoted(resolve(connection.key))}", "IdentitiesOnly yes"]
-    if connection.known_hosts is not None:
-        lines += [f"UserKnownHostsFile {_quoted(resolve(connection.known_hosts))}", "GlobalKnownHostsFile none"]
-    if connection.key is None or connection.known_hosts is None:
+    lines += [f"{name} {value}" for name, value in known.items()]
+    if connection.key is None:
         lines += ["Include ~/.ssh/config", "Include /etc/ssh/ssh_config"]
     return "\n".join(lines) + "\n"
 

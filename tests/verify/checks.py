@@ -11,19 +11,15 @@ from typing import Any
 from deploys.services.hypervisor import definition
 from deploys.services.netplan import Bridge, Netplan
 from deploys.services.nftables import CONF
+from deploys.services.totp import USERS
 from facts.linux.domain import DefinitionError, differences, from_xml
 from fleet.model.service import Listen, Volume
 from fleet.model.site import Host
 from tests.verify import kinds, openbsd
+from tests.verify.accounts import accounts
 from tests.verify.common import bind, check, files, ports
 from tests.verify.declared import Declared
-from tests.verify.evidence import (
-    MIGRATION_KEYS,
-    MIGRATION_LINK,
-    OpenbsdEvidence,
-    UbuntuEvidence,
-    unit_of,
-)
+from tests.verify.evidence import OpenbsdEvidence, UbuntuEvidence, unit_of
 from tests.verify.kinds import Check, Red
 from tests.verify.modules.base import Unknown
 from tests.verify.modules.libvirt import Domain
@@ -61,6 +57,8 @@ def _of_ubuntu(evidence: UbuntuEvidence) -> Iterator[Check]:
     yield from _packages(evidence, declared)
     yield from _daemons(evidence, declared)
     yield from files(evidence)
+    yield from accounts(evidence)
+    yield from _codes(evidence, declared)
     yield from _bridges(evidence, declared)
     yield from ports(evidence)
     for part in (_firewall, _groups, _hypervisor):
@@ -110,6 +108,15 @@ def _daemons(evidence: UbuntuEvidence, declared: Declared) -> Iterator[Check]:
         yield check(kinds.SERVICE_ENABLED, declared.host, f"{where}/enabled", bind(enabled, unit), unit=unit)
         if not daemon.activated:
             yield check(kinds.SERVICE_RUNNING, declared.host, f"{where}/running", bind(running, unit), unit=unit)
+
+
+def _codes(evidence: UbuntuEvidence, declared: Declared) -> Iterator[Check]:
+    def judge(name: str) -> None:
+        if name not in evidence.codes:
+            raise Red(f"{USERS} has not its secret, or is not root's alone")
+
+    for name in declared.people:
+        yield check(kinds.ACCOUNT_CODE, declared.host, f"account/{name}/code", bind(judge, name), users=USERS)
 
 
 # --- network ---
@@ -276,17 +283,20 @@ def _hypervisor(evidence: UbuntuEvidence, declared: Declared) -> Iterator[Check]
     def key() -> None:
         if evidence.keys.holding:
             raise Red(f"a path is open or was left: {', '.join(evidence.keys.holding)}")
-        if evidence.keys.target not in (None, MIGRATION_KEYS):
-            raise Red(f"{MIGRATION_LINK} points to {evidence.keys.target}")
 
     def unit() -> None:
         if evidence.migration_units:
             raise Red(f"a path is open or was left: {', '.join(evidence.migration_units)}")
 
+    def login() -> None:
+        if evidence.migration_logins:
+            raise Red(f"a path is open or was left: {', '.join(evidence.migration_logins)}")
+
     if declared.is_hypervisor:
         yield check(kinds.DEFAULT_NETWORK, declared.host, "libvirt/default-network", network)
         yield check(kinds.MIGRATION_KEY, declared.host, "migration/key", key)
         yield check(kinds.MIGRATION_UNIT, declared.host, "migration/unit", unit)
+        yield check(kinds.MIGRATION_LOGIN, declared.host, "migration/login", login)
 
 
 def _of_guest(survey: Survey, place: Place, found: Found) -> Iterator[Check]:

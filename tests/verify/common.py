@@ -119,8 +119,8 @@ def ports(evidence: Evidence) -> Iterator[Check]:
     for listen in {(each.protocol, each.port, each.last_port): each for each in always}.values():
         last = f"-{listen.last_port}" if listen.last_port else ""
         where = f"port/{listen.protocol}-{listen.port}{last}/listening"
-        known = {"port": str(listen.port), "seconds": "90"}
-        yield check(kinds.PORT_LISTENING, declared.host, where, bind(listening, listen), **known)
+        judge = bind(listening, listen)
+        yield check(kinds.PORT_LISTENING, declared.host, where, judge, port=str(listen.port))
     yield check(kinds.PORT_STRAY, declared.host, "port/stray", stray)
 
 

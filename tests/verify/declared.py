@@ -9,6 +9,7 @@ from functools import cached_property
 from deploys.services.hypervisor import Hypervisor
 from deploys.services.nftables import Nftables
 from deploys.services.pf import Pf
+from deploys.services.totp import Totp
 from fleet.model.service import (
     Account,
     Daemon,
@@ -68,6 +69,13 @@ class Declared:
     def accounts(self) -> tuple[Account, ...]:
         """Every account."""
         return tuple(each for said in self._said for each in said.accounts)
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The names of those who come in with a code."""
+        if self.host.service(Totp) is None:
+            return ()
+        return tuple(person.name for person in self.fleet.site_of(self.host).people if not person.retired)
 
     @property
     def jobs(self) -> tuple[Job, ...]:

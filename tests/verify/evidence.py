@@ -13,8 +13,12 @@ from testinfra.host import Host as TestinfraHost
 from deploys.services.nftables import CONF as NFTABLES_CONF
 from deploys.services.pf import CONF as PF_CONF
 from deploys.services.sshd import CONF as SSHD_CONF
+from deploys.services.totp import SEEDS, USERS
 from facts.filesets import FileSets, SetQuery, SetState, state_of_host
-from facts.openbsd.accounts import Accounts, AccountsState
+from facts.linux.accounts import Accounts as UbuntuAccountsFact
+from facts.linux.accounts import AccountsState as UbuntuAccounts
+from facts.openbsd.accounts import Accounts
+from facts.openbsd.accounts import AccountsState as OpenbsdAccounts
 from facts.openbsd.crontab import Crontab, Crontabs
 from facts.openbsd.pf import Pf, PfState
 from facts.openbsd.pkg import OpenbsdPackages, Packages
@@ -33,7 +37,9 @@ from tests.verify.modules import (
     lvm,
     netstat,
     nftables,
+    oath,
     pfctl,
+    processes,
     sockets,
     sshd,
     systemd,
@@ -43,9 +49,9 @@ from tests.verify.modules.libvirt import Domain
 from tests.verify.modules.sockets import Listening
 
 MIGRATION_FILES = ("/run/homefleet/migration*",)
-MIGRATION_LINK = "/root/.ssh/authorized_keys2"
 MIGRATION_KEYS = "/run/homefleet/migration.keys"
 MIGRATION_UNITS = "homefleet-migration*"
+MIGRATION_ACCOUNT = "moves"
 
 ROOT_KEYS = ("/root/.ssh/authorized_keys",)
 ROOT_KEYS_TOO = "/root/.ssh/authorized_keys2"
@@ -74,7 +80,8 @@ class Evidence(ABC):
     def questions(self) -> dict[str, str]:
         """Return every command that the checks of this host will run, by a short name, to be asked in one exec."""
         patterns = (*self.markers.values(), *self.declared.patterns)
-        return self._asked() | {pattern: files.Files.match((pattern,)) for pattern in patterns}
+        root = {"root keys": keys.Keys.question(ROOT_KEYS, ROOT_KEYS_TOO), "root": sshd.Sshd.question(SSHD_CONF)}
+        return self._asked() | root | {pattern: files.Files.match((pattern,)) for pattern in patterns}
 
     @abstractmethod
     def _asked(self) -> dict[str, str]:
@@ -89,6 +96,25 @@ class Evidence(ABC):
     @abstractmethod
     def listening(self) -> tuple[Listening, ...]:
         """Every listening socket."""
+
+    @property
+    @abstractmethod
+    def accounts(self) -> UbuntuAccounts | OpenbsdAccounts:
+        """Groups and accounts."""
+
+    @cached_property
+    def root_keys(self) -> tuple[str, ...]:
+        """Files with a key that opens root's account."""
+        return keys.keys(self.remote).look(ROOT_KEYS, ROOT_KEYS_TOO).holding
+
+    @cached_property
+    def root_login(self) -> tuple[str, ...]:
+        """What sshd_config(5) says of root's login, each value as often as it is there."""
+        return sshd.sshd(self.remote).permits(SSHD_CONF)
+
+    @property
+    def _facts(self) -> facts.Facts:
+        return facts.facts(self.remote)
 
     def matching(self, pattern: str) -> tuple[str, ...]:
         """Return the files that match one of the patterns that were asked for."""
@@ -106,7 +132,10 @@ class UbuntuEvidence(Evidence):
             "sockets": sockets.LISTENING,
             "units": systemd.Systemd.show(self._units),
             "files": files.Files.look(what.paths),
+            "accounts": facts.question(UbuntuAccountsFact(), logins=self._logins),
         }
+        if what.people:
+            asked["codes"] = oath.Oath.question(SEEDS, USERS)
         if what.groups:
             asked |= {"groups": lvm.GROUPS, "volumes": lvm.VOLUMES}
         if what.filters:
@@ -114,8 +143,9 @@ class UbuntuEvidence(Evidence):
         if what.is_hypervisor:
             asked["libvirt"] = libvirt.Libvirt.question(self._guests)
             asked["echo"] = echo.Echo.question(self._addresses)
-            asked["keys"] = keys.Keys.question(MIGRATION_FILES, MIGRATION_LINK)
+            asked["keys"] = keys.Keys.question(MIGRATION_FILES, MIGRATION_KEYS)
             asked["migration"] = systemd.Systemd.listing(MIGRATION_UNITS)
+            asked["moves"] = processes.Processes.question(MIGRATION_ACCOUNT)
         return asked
 
     @cached_property
@@ -132,6 +162,16 @@ class UbuntuEvidence(Evidence):
     def files(self) -> dict[str, Found]:
         """The declared files, as they are."""
         return files.files(self.remote).found(self.declared.paths)
+
+    @cached_property
+    def accounts(self) -> UbuntuAccounts:
+        """Groups and accounts."""
+        return self._facts.read(UbuntuAccountsFact(), logins=self._logins)
+
+    @cached_property
+    def codes(self) -> frozenset[str]:
+        """Who has the secret of codes that is declared."""
+        return oath.oath(self.remote).users(SEEDS, USERS)
 
     @cached_property
     def links(self) -> links.Links:
@@ -166,16 +206,25 @@ class UbuntuEvidence(Evidence):
     @cached_property
     def keys(self) -> keys.KeyFiles:
         """What is there of keys for moving guests."""
-        return keys.keys(self.remote).look(MIGRATION_FILES, MIGRATION_LINK)
+        return keys.keys(self.remote).look(MIGRATION_FILES, MIGRATION_KEYS)
 
     @cached_property
     def migration_units(self) -> tuple[str, ...]:
         """Which units of a path between the twins are active."""
         return systemd.systemd(self.remote).active(MIGRATION_UNITS)
 
+    @cached_property
+    def migration_logins(self) -> tuple[str, ...]:
+        """What runs as the account that the twin logs in as."""
+        return processes.processes(self.remote).of(MIGRATION_ACCOUNT)
+
     def domain(self, guest: Host) -> Domain | None:
         """Return the domain of `guest` here, None if there is none."""
         return self.libvirt.domains.get(guest.name)
+
+    @property
+    def _logins(self) -> list[str]:
+        return [account.name for account in self.declared.accounts]
 
     @property
     def _units(self) -> tuple[str, ...]:
@@ -204,8 +253,6 @@ class OpenbsdEvidence(Evidence):
             "sysctls": facts.question(Sysctls(), **self._sysctls),
             "jobs": facts.question(Crontabs(), **self._jobs),
             "sockets": netstat.SOCKETS,
-            "keys": keys.Keys.question(ROOT_KEYS, ROOT_KEYS_TOO),
-            "root": sshd.Sshd.question(SSHD_CONF),
         }
         if what.filters:
             asked["pf"] = facts.question(Pf(), **self._tables)
@@ -232,7 +279,7 @@ class OpenbsdEvidence(Evidence):
         }
 
     @cached_property
-    def accounts(self) -> AccountsState:
+    def accounts(self) -> OpenbsdAccounts:
         """Login classes, groups and accounts."""
         return self._facts.read(Accounts(), **self._accounts)
 
@@ -260,20 +307,6 @@ class OpenbsdEvidence(Evidence):
     def listening(self) -> tuple[Listening, ...]:
         """Every listening socket."""
         return netstat.netstat(self.remote).listening
-
-    @cached_property
-    def root_keys(self) -> tuple[str, ...]:
-        """Files with a key that opens root's account."""
-        return keys.keys(self.remote).look(ROOT_KEYS, ROOT_KEYS_TOO).holding
-
-    @cached_property
-    def root_login(self) -> tuple[str, ...]:
-        """What sshd_config(5) says of root's login, each value as often as it is there."""
-        return sshd.sshd(self.remote).permits(SSHD_CONF)
-
-    @property
-    def _facts(self) -> facts.Facts:
-        return facts.facts(self.remote)
 
     @cached_property
     def _states(self) -> dict[str, SetState]:

@@ -91,8 +91,10 @@ class Check:
         return command
 
 
-def _kind(name: str, why: str, *, ubuntu: Trial | None = None, openbsd: Trial | None = None) -> Kind:
-    trials = {os: trial for os, trial in ((Os.UBUNTU, ubuntu), (Os.OPENBSD, openbsd)) if trial is not None}
+def _kind(
+    name: str, why: str, *, ubuntu: Trial | None = None, openbsd: Trial | None = None, both: Trial | None = None
+) -> Kind:
+    trials = {os: trial for os, trial in ((Os.UBUNTU, ubuntu or both), (Os.OPENBSD, openbsd or both)) if trial}
     kind = Kind(name, why, trials)
     assert KINDS.setdefault(name, kind) is kind, name
     return kind
@@ -182,7 +184,7 @@ FILE_MODE = _kind(
 FILE_STRAY = _kind(
     "file-stray",
     "a file beside ours is read too, and the last one wins",
-    ubuntu=Trial("touch @stray@", "rm -f @stray@"),
+    both=Trial("touch @stray@", "rm -f @stray@", "stray/etc/ssh/*"),
 )
 
 SET_PENDING = _kind(
@@ -208,6 +210,53 @@ SET_ARMED = _kind(
     openbsd=Trial(
         "(umask 077; mkdir -p /var/db/homefleet/armed) && touch /var/db/homefleet/armed/broken",
         "rm -f /var/db/homefleet/armed/broken",
+    ),
+)
+
+ACCOUNT = _kind(
+    "account",
+    "files belong to a number, so everybody has the same one everywhere",
+    both=Trial("usermod -c broken @name@", "usermod -c @comment@ @name@", "account/owner"),
+)
+
+ACCOUNT_SHELL = _kind(
+    "account-shell",
+    "with another shell somebody comes in who shall not, or does not who shall",
+    both=Trial("usermod -s /bin/sh @name@", "usermod -s @shell@ @name@", "account/owner/*"),
+)
+
+ACCOUNT_GROUPS = _kind(
+    "account-groups",
+    "by its groups an account may become root",
+    ubuntu=Trial("usermod -G operator @name@", "usermod -G @groups@ @name@", "account/owner/*"),
+    openbsd=Trial("usermod -G operator @name@", "usermod -S @groups@ @name@", "account/owner/*"),
+)
+
+ACCOUNT_PASSWORD = _kind(
+    "account-password",
+    "who left, or has no password to give, opens an account with none",
+    both=Trial("usermod -p @other@ @name@", "usermod -p @hash@ @name@", "account/deploy/*"),
+)
+
+ACCOUNT_KEYS = _kind(
+    "account-keys",
+    "whoever has a key in that file comes in",
+    both=Trial("echo '# changed by hand' >>@keys@", "sed -i '$d' @keys@", "account/owner/*"),
+)
+
+ACCOUNT_CODE = _kind(
+    "account-code",
+    "without its secret somebody is shut out, with another one somebody else comes in",
+    # On OpenBSD the secret is a file of a set.
+    ubuntu=Trial("cp -p @users@ @users@.broken && sed -i '$d' @users@", "mv @users@.broken @users@"),
+)
+
+ROOT_LOGIN = _kind(
+    "root-login",
+    "nobody comes in as root, so that it is known who did what",
+    both=Trial(
+        "(umask 077; mkdir -p /root/.ssh; echo 'ssh-ed25519 AAAAbroken' >>/root/.ssh/authorized_keys)",
+        "sed -i '$d' /root/.ssh/authorized_keys",
     ),
 )
 
@@ -312,25 +361,17 @@ GUEST_ANSWERS = _kind(
     ubuntu=Trial("ip route add blackhole @address@/32", "ip route del blackhole @address@/32"),
 )
 
-# sshd goes to another port, which the firewall is told to take for the declared one, so that it can be mended.
 PORT_LISTENING = _kind(
     "port-listening",
     "a service that does not listen where it is declared is down, whatever its daemon says",
+    # The deployment has a port of its own, which stays.
     ubuntu=Trial(
-        f"{_SELF_MENDING}; $(command -v sshd) -p 2200 -o PidFile=/run/homefleet-broken-sshd.pid; "
-        "nft 'add table ip homefleet_broken; "
-        "add chain ip homefleet_broken prerouting { type nat hook prerouting priority -100; }; "
-        "add rule ip homefleet_broken prerouting tcp dport @port@ redirect to :2200; "
-        "insert rule inet homefleet input tcp dport 2200 accept'; "
-        # The unit takes its directory along when it stops, and no sshd lets anybody in without it.
-        "systemctl -q stop ssh.socket 2>/dev/null; systemctl stop ssh.service; mkdir -p /run/sshd",
-        f"{_SSH_BACK}; nft 'delete table ip homefleet_broken'; nft -f /etc/nftables.conf; "
-        # Whoever sends this comes in through the sshd that it ends: the connection may be cut, exit code 255.
-        "setsid sh -c 'sleep 10; kill $(cat /run/homefleet-broken-sshd.pid)' </dev/null >/dev/null 2>&1 &",
-        "port/tcp-22/*",
+        "cp -p /etc/ssh/sshd_config /etc/ssh/broken && sed -i /^Port.@port@'$/d' /etc/ssh/sshd_config && "
+        "systemctl restart ssh.service",
+        "mv /etc/ssh/broken /etc/ssh/sshd_config && systemctl restart ssh.service",
+        "port/tcp-2022/*",
     ),
     openbsd=Trial(
-        # The deployment has a port of its own, which stays.
         "cp -p /etc/ssh/sshd_config /etc/ssh/broken && sed -i /^Port.@port@'$/d' /etc/ssh/sshd_config && "
         "rcctl reload sshd",
         "mv /etc/ssh/broken /etc/ssh/sshd_config && rcctl reload sshd",
@@ -402,6 +443,15 @@ MIGRATION_UNIT = _kind(
     ),
 )
 
+MIGRATION_LOGIN = _kind(
+    "migration-login",
+    "a login of the twin has outlived its path",
+    ubuntu=Trial(
+        "systemd-run -q --collect --uid=moves --unit=homefleet-broken-login sleep 3600",
+        "systemctl stop homefleet-broken-login.service",
+    ),
+)
+
 
 # --- what only OpenBSD hosts have ---
 
@@ -423,49 +473,10 @@ LOGIN_CLASS = _kind(
     openbsd=Trial("echo '# changed by hand' >>@path@", "sed -i '$d' @path@"),
 )
 
-ACCOUNT = _kind(
-    "account",
-    "files belong to a number, so everybody has the same one everywhere",
-    openbsd=Trial("usermod -c broken @name@", "usermod -c @comment@ @name@", "account/owner"),
-)
-
 ACCOUNT_CLASS = _kind(
     "account-class",
     "in another login class an account comes in without its code",
     openbsd=Trial("usermod -L default @name@", "usermod -L @class@ @name@", "account/owner/*"),
-)
-
-ACCOUNT_SHELL = _kind(
-    "account-shell",
-    "with another shell somebody comes in who shall not, or does not who shall",
-    openbsd=Trial("usermod -s /bin/sh @name@", "usermod -s @shell@ @name@", "account/owner/*"),
-)
-
-ACCOUNT_GROUPS = _kind(
-    "account-groups",
-    "by its groups an account may become root",
-    openbsd=Trial("usermod -G operator @name@", "usermod -S @groups@ @name@", "account/owner/*"),
-)
-
-ACCOUNT_PASSWORD = _kind(
-    "account-password",
-    "who left, or has no password to give, opens an account with none",
-    openbsd=Trial("usermod -p @other@ @name@", "usermod -p @hash@ @name@", "account/deploy/*"),
-)
-
-ACCOUNT_KEYS = _kind(
-    "account-keys",
-    "whoever has a key in that file comes in",
-    openbsd=Trial("echo '# changed by hand' >>@keys@", "sed -i '$d' @keys@", "account/owner/*"),
-)
-
-ROOT_LOGIN = _kind(
-    "root-login",
-    "nobody comes in as root, so that it is known who did what",
-    openbsd=Trial(
-        "(umask 077; mkdir -p /root/.ssh; echo 'ssh-ed25519 AAAAbroken' >>/root/.ssh/authorized_keys)",
-        "sed -i '$d' /root/.ssh/authorized_keys",
-    ),
 )
 
 SYSCTL = _kind(

@@ -6,26 +6,23 @@ from collections.abc import Iterator
 
 from deploys.services.pf import CONF as PF_CONF
 from facts.filesets import FileState
-from facts.openbsd.accounts import CLASSES, Login
+from facts.openbsd.accounts import CLASSES
 from facts.openbsd.crontab import BEGIN, END
 from facts.openbsd.rcctl import Kind as ServiceKind
 from facts.openbsd.rcctl import Service
 from facts.openbsd.sysctl import PATH as SYSCTL_CONF
-from fleet.model.secret import marks
-from fleet.model.service import Account, Daemon, Group, Job, LoginClass
-from operations.openbsd.accounts import NO_PASSWORD, class_text
+from fleet.model.service import Daemon, Job, LoginClass
+from operations.openbsd.accounts import class_text
 from tests.verify import kinds
+from tests.verify.accounts import accounts
 from tests.verify.common import bind, check, digest, files, ports
 from tests.verify.evidence import OpenbsdEvidence
 from tests.verify.kinds import Check, Red
 
-_BLOWFISH = "$2b$10$" + "." * 53
-"""A password's hash that no password has, to break an account with."""
-
 
 def checks(evidence: OpenbsdEvidence) -> Iterator[Check]:
     """Yield every check of a host that was reached."""
-    for part in (_packages, _daemons, files, _classes, _accounts, _root, _sysctls, _jobs, ports, _firewall):
+    for part in (_packages, _daemons, files, _classes, accounts, _sysctls, _jobs, ports, _firewall):
         yield from part(evidence)
 
 
@@ -97,9 +94,6 @@ def _unlike(daemon: Daemon, found: Service) -> Iterator[str]:
             yield f"{name}: {found.values.get(name, '')!r}, not {str(value)!r}"
 
 
-# --- accounts ---
-
-
 def _classes(evidence: OpenbsdEvidence) -> Iterator[Check]:
     def judge(wanted: LoginClass) -> None:
         found = evidence.accounts
@@ -115,129 +109,6 @@ def _classes(evidence: OpenbsdEvidence) -> Iterator[Check]:
     for wanted in evidence.declared.classes:
         known = {"path": f"{CLASSES}/{wanted.name}"}
         yield check(kinds.LOGIN_CLASS, host, f"login-class/{wanted.name}", bind(judge, wanted), **known)
-
-
-def _accounts(evidence: OpenbsdEvidence) -> Iterator[Check]:
-    host = evidence.declared.host
-    for group in evidence.declared.unix_groups:
-        yield check(kinds.ACCOUNT_GROUPS, host, f"unix-group/{group.name}", bind(_group, evidence, group))
-    for account in evidence.declared.accounts:
-        where = f"account/{account.name}"
-        known = {
-            "name": account.name,
-            "comment": account.comment,
-            "class": account.login_class,
-            "shell": account.shell,
-            "groups": ",".join(account.groups),
-            "keys": f"{account.home or f'/home/{account.name}'}/.ssh/authorized_keys",
-            "hash": NO_PASSWORD,
-            "other": _BLOWFISH,
-        }
-        if account.removed:
-            yield check(kinds.ACCOUNT_PASSWORD, host, f"{where}/removed", bind(_removed, evidence, account), **known)
-            continue
-        for kind, name, judge in (
-            (kinds.ACCOUNT, where, _account),
-            (kinds.ACCOUNT_CLASS, f"{where}/class", _class),
-            (kinds.ACCOUNT_SHELL, f"{where}/shell", _shell),
-            (kinds.ACCOUNT_GROUPS, f"{where}/groups", _groups),
-            (kinds.ACCOUNT_PASSWORD, f"{where}/password", _password),
-        ):
-            yield check(kind, host, name, bind(judge, evidence, account), **known)
-        if account.authorized_keys is not None:
-            yield check(kinds.ACCOUNT_KEYS, host, f"{where}/keys", bind(_keys, evidence, account), **known)
-
-
-def _login(evidence: OpenbsdEvidence, account: Account) -> Login:
-    found = evidence.accounts.logins.get(account.name)
-    if found is None:
-        raise Red("there is no such account")
-    return found
-
-
-def _group(evidence: OpenbsdEvidence, wanted: Group) -> None:
-    found = evidence.accounts.groups.get(wanted.name)
-    if found is None:
-        raise Red("there is no such group")
-    if wanted.gid not in (None, found[0]):
-        raise Red(f"it has gid {found[0]}, not {wanted.gid}")
-
-
-def _account(evidence: OpenbsdEvidence, account: Account) -> None:
-    found = _login(evidence, account)
-    said = [] if account.uid in (None, found.uid) else [f"it has uid {found.uid}, not {account.uid}"]
-    said += [] if account.home in (None, found.home) else [f"its home is {found.home}, not {account.home}"]
-    said += [] if account.comment == found.comment else [f"its comment is {found.comment!r}, not {account.comment!r}"]
-    if said:
-        raise Red("; ".join(said))
-
-
-def _class(evidence: OpenbsdEvidence, account: Account) -> None:
-    found = _login(evidence, account).login_class
-    if found != account.login_class:
-        raise Red(f"it is in {found}, not in {account.login_class}")
-
-
-def _shell(evidence: OpenbsdEvidence, account: Account) -> None:
-    found = _login(evidence, account).shell
-    if found != account.shell:
-        raise Red(f"it is {found}, not {account.shell}")
-
-
-def _groups(evidence: OpenbsdEvidence, account: Account) -> None:
-    _login(evidence, account)
-    found, wanted = evidence.accounts.secondary(account.name), frozenset(account.groups)
-    said = [f"it is not in {', '.join(sorted(wanted - found))}"] if wanted - found else []
-    said += [f"it is in {', '.join(sorted(found - wanted))} too"] if found - wanted else []
-    if said:
-        raise Red("; ".join(said))
-
-
-def _password(evidence: OpenbsdEvidence, account: Account) -> None:
-    """Judge what is to be known without the secret: nobody's password is nobody's, a person's is there."""
-    found = _login(evidence, account)
-    if account.password is None:
-        if account.name != "root" and found.password != digest(NO_PASSWORD):
-            raise Red("a password may open it, none shall")
-    elif marks(account.password):
-        if found.starred:
-            raise Red("no password opens it, its own shall")
-    elif found.password != digest(account.password):
-        raise Red("its password is another one")
-
-
-def _keys(evidence: OpenbsdEvidence, account: Account) -> None:
-    login = _login(evidence, account)
-    text = "".join(f"{key}\n" for key in account.authorized_keys or ())
-    if login.keys is None:
-        raise Red("it has no authorized_keys")
-    if (login.keys.owner, login.keys.mode) != (account.name, 0o600) or login.directory != f"700 {account.name}":
-        raise Red("others than itself may change or read them")
-    if not marks(text) and login.keys.sha256 != digest(text):
-        raise Red("other keys open it than those that are declared")
-
-
-def _removed(evidence: OpenbsdEvidence, account: Account) -> None:
-    found = evidence.accounts.logins.get(account.name)
-    if found is None:
-        return
-    if not found.locked:
-        raise Red("it is not locked")
-    if found.keys is not None and found.keys.sha256 != digest(""):
-        raise Red("it still has keys")
-
-
-def _root(evidence: OpenbsdEvidence) -> Iterator[Check]:
-    def judge() -> None:
-        said = set(evidence.root_login)
-        if said != {"no"}:
-            raise Red(f"sshd_config says {', '.join(sorted(said - {'no'})) or 'nothing'} of it")
-        if evidence.root_keys:
-            raise Red(f"{', '.join(evidence.root_keys)} has a key")
-
-    # As long as a host is deployed to as root, that is the one way in.
-    if evidence.declared.host.connection.user != "root":
-        yield check(kinds.ROOT_LOGIN, evidence.declared.host, "account/root/closed", judge)
 
 
 # --- the system's own lists ---

@@ -164,7 +164,7 @@ def over_ssh(folder: Path) -> Ask:
         if reason is not None:
             away = host.presence == "sometimes"
             return Found(host, Presence.AWAY if away else Presence.FAILED, reason=reason, silent=True)
-        evidence = evidence_of(declared, backend.connect(host, folder))
+        evidence = evidence_of(declared, backend.connect(declared.fleet.site_of(host), host, folder))
         try:
             evidence.remote.backend.prefetch(tuple(evidence.questions().values()))
         except RuntimeError as error:
