@@ -1,6 +1,6 @@
 """The path over which one twin may move a guest to the other: what of it is there; one exec (DESIGN F1).
 
-Access to the peer's libvirt is root on the peer, so a path is opened for one move and closed by the hosts
+Access to the peer's libvirt is as good as root there, so a path is opened for one move and closed by the hosts
 themselves. All of it lies in /run, a tmpfs: a host that restarts has closed it.
 """
 
@@ -16,8 +16,14 @@ from pyinfra.api import FactBase, FactProcessError
 
 from facts.linux.domain import PEERS, PORTS
 
+ACCOUNT = "moves"
+"""Who the source logs in as on the peer; nobody else uses it, so each of its processes belongs to a path."""
+
+GROUP = "libvirt"
+"""The group of `ACCOUNT` that libvirt lets in: by its socket's mode on Ubuntu, by its rule for polkit on Debian."""
+
 FOLDER = "/run/homefleet"
-"""Where everything of a path is, root's alone."""
+"""Where everything of a path is: root's, and others may pass through it, because sshd reads `KEYS` as `ACCOUNT`."""
 
 MINE = f"{FOLDER}/migration"
 """The folder that a path's two ends have: `path` on both, key and known_hosts on the source."""
@@ -25,16 +31,13 @@ MINE = f"{FOLDER}/migration"
 KEY = f"{MINE}/id_ed25519"
 KNOWN_HOSTS = f"{MINE}/known_hosts"
 KEYS = f"{FOLDER}/migration.keys"
-"""The public keys that the peer's sshd accepts while a path is open; authorized_keys(5) in sshd(8)."""
+"""The only keys that the peer's sshd accepts for `ACCOUNT`, which cannot write it; AuthorizedKeysFile, sshd_config(5).
 
-LINK = "/root/.ssh/authorized_keys2"
-"""How sshd finds `KEYS`: the second of AuthorizedKeysFile's default names, sshd_config(5)."""
+It is there while a path is open, and at no other time.
+"""
 
 CLOSER = "homefleet-migration-close"
 """The timer, and the service that it starts, which closes a path."""
-
-SESSION = "homefleet-migration-session"
-"""The scopes in which the commands of a path's sessions run: SESSION-PID.scope."""
 
 TABLE = "inet homefleet"
 STREAMS = (
@@ -52,10 +55,10 @@ echo "uptime ${{up%%.*}}"
 [ ! -e {KEY} ] || echo "key $(cat {KEY}.pub 2>/dev/null)"
 [ ! -e {KNOWN_HOSTS} ] || sed 's/^/known /' {KNOWN_HOSTS}
 [ ! -e {KEYS} ] || sed 's/^/accepts /' {KEYS}
-if [ -L {LINK} ]; then echo "link $(readlink {LINK})"; elif [ -e {LINK} ]; then echo 'link file'; fi
 for f in {FOLDER}/migration*; do [ ! -e "$f" ] || echo "left $f"; done
 nft -j list set {TABLE} {PEERS} 2>/dev/null | sed 's/^/set /'
-systemctl list-units --all --plain --no-legend --full 'homefleet-migration*' | sed 's/^/unit /'
+systemctl list-units --all --plain --no-legend --full '{CLOSER}.*' | sed 's/^/unit /'
+ps -e -o user= -o comm= | sed -n 's/^{ACCOUNT}  */process /p'
 [ ! -e {MINE}/path ] || echo "streams $({STREAMS})"
 echo '{DONE}'"""
 
@@ -88,10 +91,10 @@ class MigrationState:
 
     `role` is ``source`` or ``peer`` of the path between `ends`; `left`, the seconds until its time is over,
     negative afterwards. `key` is the public half of the source's key, `known_hosts` the lines of the path's own
-    file. `accepted` is what sshd accepts here, `link` where `LINK` points to, or ``file`` for one that is not a
-    link. `firewall` has the seconds left for each address that is let in; None if the set does not exist.
-    `closer`: the unit that will close the path waits or runs. `sessions` and `streams` count logins of the
-    path, and connections of guests that are arriving. `files` is all that lies about in `FOLDER`.
+    file. `accepted` is what sshd accepts here. `firewall` has the seconds left for each address that is let in; None
+    if the set does not exist. `closer`: the unit that will close the path waits or runs. `processes` and `streams`
+    count what runs as `ACCOUNT`, and connections of guests that are arriving. `files` is all that lies about in
+    `FOLDER`.
     """
 
     role: str | None = None
@@ -100,19 +103,18 @@ class MigrationState:
     key: str | None = None
     known_hosts: tuple[str, ...] = ()
     accepted: tuple[Accepted, ...] = ()
-    link: str | None = None
     firewall: dict[str, int] | None = None
     closer: bool = False
-    sessions: int = 0
+    processes: int = 0
     streams: int = 0
     files: tuple[str, ...] = ()
 
     @property
     def at_rest(self) -> bool:
-        """True if nothing of a path is here. A `LINK` that leads nowhere, as after a restart, lets nobody in."""
+        """True if nothing of a path is here."""
         return not (
             self.ends or self.key or self.known_hosts or self.accepted or self.files or self.firewall
-            or self.closer or self.sessions or self.streams
+            or self.closer or self.processes or self.streams
         )  # fmt: skip
 
 
@@ -169,14 +171,14 @@ def _add(state: MigrationState, uptime: int, word: str, rest: str) -> MigrationS
             change = {"known_hosts": (*state.known_hosts, rest)}
         case "accepts":
             change = {"accepted": (*state.accepted, _accepted(rest))}
-        case "link":
-            change = {"link": rest}
         case "left":
             change = {"files": (*state.files, rest)}
         case "set":
             change = {"firewall": _elements(json.loads(rest))}
         case "unit":
-            change = _unit(state, rest)
+            change = {"closer": state.closer or _runs(rest)}
+        case "process":
+            change = {"processes": state.processes + 1}
         case "streams":
             change = {"streams": int(rest)}
         case _:
@@ -211,10 +213,6 @@ def _elements(answer: Any) -> dict[str, int]:
     return found
 
 
-def _unit(state: MigrationState, rest: str) -> dict[str, Any]:
-    name, _, active, *_ = rest.split()
-    if active not in ("active", "activating", "deactivating", "reloading"):
-        return {}
-    if name.startswith(f"{SESSION}-"):
-        return {"sessions": state.sessions + 1}
-    return {"closer": True} if name.startswith(f"{CLOSER}.") else {}
+def _runs(unit: str) -> bool:
+    _, _, active, *_ = unit.split()
+    return active in ("active", "activating", "deactivating", "reloading")

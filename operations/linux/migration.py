@@ -1,16 +1,19 @@
 """The path over which one twin moves a guest to the other: opened for one move, closed by the hosts themselves.
 
-Access to the peer's libvirt is root there, so at rest neither twin accepts the other. What opens a path, and why
-it cannot stay open:
+Access to the peer's libvirt is as good as root there, so at rest neither twin accepts the other. What opens a path,
+and why it cannot stay open:
 
 - the source makes a key for this move; the private half never leaves its /run, a tmpfs;
+- it logs in as an account that exists for moves alone: no password, no other key, and the group that libvirt lets
+  in. Its key is in a file that only root writes, so that nobody who came in as it can stay by adding one;
 - the peer accepts that key with ``restrict``, ``from=``, ``expiry-time=`` by its own clock, and a forced
   virt-ssh-helper: whatever the source asks for, it gets libvirt's RPC and nothing else;
 - the source knows exactly one host key for the peer: the one that the controller verified;
 - the peer's firewall lets the source's address in at the migration ports, as an element that times out.
 
 On either host a timer is armed *before* the key is made or accepted. So whenever the controller, the network or
-the source dies, the peer closes; a host that restarts has nothing left of a path, nor has its firewall.
+the source dies, the peer closes; a host that restarts has nothing left of a path, nor has its firewall. The timer is
+root's and ends every process of the account, so a login cannot put it off, hide from it or outlive it.
 
 When the time is over the door shuts at once: no new login, no new stream. A login that is still there ends too,
 with one exception: while a guest is arriving, its move may go on for at most `OVERRUN_SECONDS`. Ending it would
@@ -34,14 +37,14 @@ from pyinfra.api.state import State
 
 from facts.linux.domain import PEERS
 from facts.linux.migration import (
+    ACCOUNT,
     CLOSER,
     FOLDER,
+    GROUP,
     KEY,
     KEYS,
     KNOWN_HOSTS,
-    LINK,
     MINE,
-    SESSION,
     STREAMS,
     TABLE,
     Ends,
@@ -81,8 +84,8 @@ class Move:
         """
         port = "" if self.port == 22 else f":{self.port}"
         return (
-            f"qemu+libssh://root@{self.ends.peer_address}{port}/system?keyfile={KEY}&known_hosts={KNOWN_HOSTS}"
-            "&known_hosts_verify=normal&sshauth=privkey&proxy=native"
+            f"qemu+libssh://{ACCOUNT}@{self.ends.peer_address}{port}/system?keyfile={KEY}"
+            f"&known_hosts={KNOWN_HOSTS}&known_hosts_verify=normal&sshauth=privkey&proxy=native"
         )
 
     def known_host(self, key: str) -> str:
@@ -132,8 +135,6 @@ def obstacle(move: Move, source: MigrationState | None, peer: MigrationState | N
     assert peer is not None
     if peer.firewall is None:
         return f"{ends.peer} has no nftables set {PEERS}: its firewall is not deployed or not loaded"
-    if peer.link not in (None, KEYS):
-        return f"{LINK} on {ends.peer} is not ours ({peer.link}); sshd reads the keys of a path there: move it away"
     return None
 
 
@@ -171,7 +172,7 @@ def plan_peer(move: Move, source: MigrationState | None, peer: MigrationState | 
     address = move.ends.source_address
     accepts = [(it.source, it.key) for it in peer.accepted] == [(address, source.key)]
     lets_in = list(peer.firewall or ()) == [address] and _enough(move, (peer.firewall or {})[address])
-    if _lasts(move, "peer", peer) and accepts and lets_in and peer.link == KEYS:
+    if _lasts(move, "peer", peer) and accepts and lets_in:
         return Plan()
     label = f"accepts {move.ends.source} for {_time(move.seconds)}"
     return Plan(steps=(*_tidy(move, peer), Step(SUBJECT, label, "sh -s", stdin=peer_script(move, source.key))))
@@ -246,7 +247,7 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 fail() {{ echo "$*" >&2; exit 1; }}
 main() {{
 mkdir -p {FOLDER}
-chmod 700 {FOLDER}
+chmod 711 {FOLDER}
 exec 9<{FOLDER}
 flock -w 60 9
 read -r up _ </proc/uptime
@@ -287,7 +288,6 @@ while :; do
 		continue
 	fi
 	rm -f {KEYS} {KEY} {KEY}.pub {KNOWN_HOSTS}
-	[ "$(readlink {LINK})" != {KEYS} ] || rm -f {LINK}
 	if nft list set {TABLE} {PEERS} >/dev/null 2>&1; then nft flush set {TABLE} {PEERS}; fi
 	if [ "$1" != now ] && [ "$left" -gt -{OVERRUN_SECONDS} ] && arriving; then
 		[ -n "$said" ] || logger -p daemon.warning -t {CLOSER} 'the time is over, a guest is still arriving'
@@ -297,10 +297,11 @@ while :; do
 		continue
 	fi
 	if arriving; then logger -p daemon.err -t {CLOSER} 'ended the login of a move that was still copying'; fi
-	# Twice: a login of this very moment had passed the test for the keys, but had not started its command.
-	for pause in 1 0; do
-		systemctl -q stop '{SESSION}-*.scope'
-		sleep $pause
+	# More than once: a login of this very moment had passed the test for the keys, but had not started anything.
+	for signal in TERM TERM TERM KILL; do
+		pkill "-$signal" -u {ACCOUNT}
+		sleep 1
+		pgrep -u {ACCOUNT} >/dev/null || break
 	done
 	rm -rf {MINE} {FOLDER}/migration?*
 	systemctl -q stop {CLOSER}.timer 2>/dev/null
@@ -381,26 +382,22 @@ def peer_script(move: Move, key: str) -> str:
     """
     address = move.ends.source_address
     element = f"element {TABLE} {PEERS}"
-    # sshd looks at the expiry at a login, but who is logged in may start the command later, even under a later
-    # path: hence the test for this very key. The scope gives a session a name by which the host can end it.
-    command = (
-        f"grep -qsF {key.split()[1]} {KEYS} && exec systemd-run --quiet --scope --collect --unit={SESSION}-$$ "
-        "virt-ssh-helper 'qemu:///system'"
-    )
+    # sshd looks at the expiry at a login; one that was let in while the path closed may start its command after
+    # that, even under a later path: hence the test for this very key.
+    command = f"grep -qsF {key.split()[1]} {KEYS} && exec virt-ssh-helper 'qemu:///system'"
     options = f'restrict,from=\\"{address}\\",expiry-time=\\"$expires\\",command=\\"$command\\"'
     return f"""\
 {_BEGIN}
 command -v virt-ssh-helper >/dev/null || fail 'there is no virt-ssh-helper here'
 nft list set {TABLE} {PEERS} >/dev/null || fail 'the firewall has no set {PEERS}'
-sshd=$(sshd -T -C user=root,host={address},addr={address}) || fail 'sshd does not tell its configuration'
-case " $(echo "$sshd" | sed -n 's/^authorizedkeysfile //p') " in
-*' .ssh/authorized_keys2 '* | *' %h/.ssh/authorized_keys2 '* | *' {LINK} '*) ;;
-*) fail 'sshd does not read {LINK}: see AuthorizedKeysFile in sshd_config(5)' ;;
+case " $(id -nG {ACCOUNT}) " in
+*' {GROUP} '*) ;;
+*) fail 'there is no account {ACCOUNT} in the group {GROUP}: its role is not deployed' ;;
 esac
+sshd=$(sshd -T -C user={ACCOUNT},host={address},addr={address},laddr={move.ends.peer_address},lport={move.port}) ||
+	fail 'sshd does not tell its configuration'
+echo "$sshd" | grep -qx 'authorizedkeysfile {KEYS}' || fail 'sshd reads the keys of {ACCOUNT} elsewhere'
 echo "$sshd" | grep -qx 'pubkeyauthentication yes' || fail 'sshd accepts no keys: PubkeyAuthentication'
-! echo "$sshd" | grep -qx 'permitrootlogin no' || fail 'sshd does not let root in: PermitRootLogin'
-if [ -L {LINK} ] && [ "$(readlink {LINK})" != {KEYS} ]; then fail '{LINK} is not ours'; fi
-if [ -e {LINK} ] && [ ! -L {LINK} ]; then fail '{LINK} is not ours'; fi
 {_record(move, "peer")}
 nft -f - <<END-OF-RULES
 flush set {TABLE} {PEERS}
@@ -410,11 +407,8 @@ END-OF-RULES
 expires=$(date -u -d "@$(($(date +%s) + left))" +%Y%m%d%H%M%SZ)
 command={shlex.quote(command)}
 echo "{options} {key}" >{KEYS}.new
+chmod 644 {KEYS}.new
 mv {KEYS}.new {KEYS}
-if [ ! -L {LINK} ]; then
-	mkdir -p {LINK.rpartition("/")[0]}
-	ln -s {KEYS} {LINK}
-fi
 {_END}"""
 
 
@@ -528,8 +522,8 @@ def words(found: MigrationState | None) -> str:
     said += [f"accepts a key from {it.source} until {it.expires} UTC" for it in found.accepted]
     said += [f"lets {address} in for {left} s" for address, left in (found.firewall or {}).items()]
     said.append("closes by itself" if found.closer else "NOTHING WILL CLOSE IT")
-    if found.sessions or found.streams:
-        said.append(f"{found.sessions} sessions, {found.streams} streams")
+    if found.processes or found.streams:
+        said.append(f"{found.processes} processes of {ACCOUNT}, {found.streams} streams")
     return f"{SUBJECT}: " + ", ".join(said)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import operations.linux.migration as paths
+from deploys.services.sshd import CONF
 from facts.linux.migration import COMMAND, KEYS, Accepted, Ends, MigrationState
 from fleet.load import load
 from operations.linux.migration import (
@@ -25,6 +26,7 @@ from operations.linux.migration import (
     words,
 )
 from operations.steps import Plan
+from tests.shell import check_scripts
 
 ENDS = Ends("kvm1", "192.168.1.11", "kvm2", "192.168.1.12")
 BACK = Ends("kvm2", "192.168.1.12", "kvm1", "192.168.1.11")
@@ -48,7 +50,6 @@ PEER = MigrationState(
     ends=ENDS,
     left=1795,
     accepted=(Accepted("192.168.1.11", "20300101000000", KEY),),
-    link=KEYS,
     firewall={"192.168.1.11": 1795},
     closer=True,
     files=("/run/homefleet/migration", KEYS),
@@ -74,12 +75,11 @@ def states(ends: st.SearchStrategy[Ends | None]) -> st.SearchStrategy[MigrationS
         key=st.one_of(st.none(), keys),
         known_hosts=st.sampled_from([(), SOURCE.known_hosts, ("x y z",)]),
         accepted=st.lists(accepted, max_size=2).map(tuple),
-        link=st.sampled_from([None, KEYS, "file", "/elsewhere"]),
         firewall=st.one_of(
             st.none(), st.dictionaries(st.sampled_from(["192.168.1.11", "192.0.2.9"]), st.integers(-1, 4000))
         ),
         closer=st.booleans(),
-        sessions=st.integers(0, 2),
+        processes=st.integers(0, 2),
         streams=st.integers(0, 2),
     )
     return st.builds(recorded, bare, ends, st.sampled_from(["source", "peer"]), left)
@@ -120,8 +120,6 @@ def test_opening_again_later_extends_with_the_same_key() -> None:
         (REST, change(SOURCE, ends=BACK), "from kvm2 to kvm1 is open on kvm2"),
         (change(PEER, ends=BACK, left=-5, streams=1), REST, "from kvm2 to kvm1 is open on kvm1"),
         (REST, change(REST, firewall=None), "no nftables set migration_peers"),
-        (REST, change(REST, link="file"), "authorized_keys2 on kvm2 is not ours"),
-        (REST, change(REST, link="/etc/keys"), "authorized_keys2 on kvm2 is not ours"),
     ],
 )
 def test_what_refuses_an_opening_on_both_ends(
@@ -229,9 +227,9 @@ def test_closing_ends_at_rest_or_is_refused(found: MigrationState | None, force:
 
 def test_the_model_gives_the_addresses() -> None:
     fleet, _ = load("home")
-    assert between(fleet, "kvm1", "kvm2", 30) == Move(ENDS, 22, 1800)
+    assert between(fleet, "kvm1", "kvm2", 30) == Move(ENDS, 2022, 1800)
     in_lab, _ = load("lab")
-    assert between(in_lab, "kvm2", "kvm1", 5) == Move(BACK, 22, 300)
+    assert between(in_lab, "kvm2", "kvm1", 5) == Move(BACK, 2022, 300)
 
 
 @pytest.mark.parametrize(
@@ -253,9 +251,23 @@ def test_wrong_arguments_are_refused_before_anything(source: str, peer: str, min
 
 def test_another_port_is_in_the_uri_and_in_known_hosts() -> None:
     move = Move(ENDS, 2222, 60)
-    assert "qemu+libssh://root@192.168.1.12:2222/system?keyfile=" in move.uri()
+    assert "qemu+libssh://moves@192.168.1.12:2222/system?keyfile=" in move.uri()
     assert move.known_host(HOST_KEY) == f"[192.168.1.12]:2222 {HOST_KEY}"
     assert "known_hosts_verify=normal" in MOVE.uri()
+
+
+def test_the_peer_lets_the_account_in_with_the_keys_of_a_path_alone() -> None:
+    fleet, _ = load("home")
+    kvm2 = fleet.host("kvm2")
+    made = [file for service in kvm2.services for each in service.renders(kvm2, fleet) for file in each.files]
+    (text,) = (file.text for file in made if file.path == CONF)
+    (own,) = (block for block in text.split("\n\n") if block.startswith("Match User moves\n"))
+    assert {f"AuthorizedKeysFile {KEYS}", "AuthenticationMethods publickey"} <= {
+        line.strip() for line in own.splitlines()
+    }
+    (allowed,) = (line.split()[1:] for line in text.splitlines() if line.startswith("AllowUsers "))
+    assert "moves" in allowed
+    assert "root" not in allowed
 
 
 SCRIPTS = {
@@ -268,16 +280,12 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_shellcheck_has_nothing_to_say(name: str) -> None:
-    done = subprocess.run(
-        ["shellcheck", "-s", "sh", "-"], input=SCRIPTS[name], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "")
+def test_a_host_can_run_every_script() -> None:
+    check_scripts(*SCRIPTS.values(), openbsd=False)
 
 
 class Place:
-    """A host in a folder: its /run and /root, and shims that write down what they are asked."""
+    """A host in a folder: its /run, and shims that write down what they are asked."""
 
     SHIMS = {
         "nft": """\
@@ -294,20 +302,27 @@ case "$*" in
 *stop*close.timer*) rm -f "$TIMER" ;;
 esac""",
         "systemd-run": 'echo "systemd-run $*" >>"$LOG"; : >"$TIMER"',
+        "id": 'echo "${GROUPS_THERE-moves libvirt}"',
         "sshd": """\
-echo "authorizedkeysfile ${KEYSFILES:-.ssh/authorized_keys .ssh/authorized_keys2}"
-echo "pubkeyauthentication yes"
-echo "permitrootlogin without-password\"""",
+echo "sshd $*" >>"$LOG"
+echo "authorizedkeysfile ${KEYSFILE:-$KEYS}"
+echo "pubkeyauthentication ${PUBKEYS:-yes}\"""",
+        # What the account still runs is in a file, by the signals that it survives.
+        "pkill": """\
+echo "pkill $*" >>"$LOG"
+[ -e "$RUNS" ] || exit 1
+if [ "$1" = -KILL ]; then rm "$RUNS"; else sed -i 1d "$RUNS"; fi""",
+        "pgrep": '[ -s "$RUNS" ]',
         "virt-ssh-helper": ":",
         "logger": 'echo "logger $*" >>"$LOG"',
         "ss": 'cat "$STREAMS" 2>/dev/null || :',
         "sleep": 'echo "sleep $*" >>"$LOG"; rm -f "$STREAMS"',
     }
-    COUNTED = ("nft", "systemctl", "systemd-run", "sshd", "mkdir", "mv", "cat", "rm", "ln", "chmod", "date")
+    COUNTED = ("nft", "systemctl", "systemd-run", "sshd", "mkdir", "mv", "cat", "rm", "chmod", "date")
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("run", "root", "bin"):
+        for name in ("run", "bin"):
             (folder / name).mkdir()
         for name in {*self.SHIMS, *self.COUNTED}:
             real = "" if name in self.SHIMS else f'exec {shutil.which(name)} "$@"'
@@ -317,21 +332,29 @@ echo "permitrootlogin without-password\"""",
             shim.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{counted}{self.SHIMS.get(name, real)}\n")
             shim.chmod(0o755)
 
-    def run(self, script: str, *words: str, die: int = 0, uptime: int = 1000, **environment: str) -> int:
-        """Run a script of ours in here; at the `die`-th command it is killed."""
+    def run(
+        self, script: str, *words: str, die: int = 0, uptime: int = 1000, there: dict[str, str] | None = None
+    ) -> int:
+        """Run a script of ours in here, `there` being what the shims find; at the `die`-th command it is killed."""
         (self.folder / "uptime").write_text(f"{uptime}.42 99.00\n")
         (self.folder / "count").write_text("")
         for real, here in (
             ("/run/homefleet", f"{self.folder}/run/homefleet"),
-            ("/root/.ssh", f"{self.folder}/root/.ssh"),
             ("/proc/uptime", f"{self.folder}/uptime"),
             ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"PATH={self.folder}/bin:/usr/bin:/bin"),
         ):
             script = script.replace(real, here)
-        names = {"LOG": "log", "TIMER": "timer", "STREAMS": "streams", "COUNT": "count"}
+        names = {
+            "LOG": "log",
+            "TIMER": "timer",
+            "STREAMS": "streams",
+            "COUNT": "count",
+            "RUNS": "runs",
+            "KEYS": KEYS[1:],
+        }
         files = {name: str(self.folder / file) for name, file in names.items()}
         argv = ["sh", "-c", 'VICTIM=$$; export VICTIM; exec sh -s "$@"', "sh", *words]
-        known = {**files, "DIE": str(die), "PATH": "/usr/bin:/bin", **environment}
+        known = {**files, "DIE": str(die), "PATH": "/usr/bin:/bin", **(there or {})}
         return subprocess.run(argv, input=script, text=True, env=known, check=False).returncode
 
     @property
@@ -362,8 +385,7 @@ echo "permitrootlogin without-password\"""",
 
     @property
     def empty(self) -> bool:
-        left = list((self.folder / "run/homefleet").glob("migration*"))
-        return not left and not (self.folder / "root/.ssh/authorized_keys2").is_symlink()
+        return not list((self.folder / "run/homefleet").glob("migration*"))
 
 
 @pytest.fixture
@@ -376,11 +398,11 @@ def test_the_peer_accepts_one_key_for_one_command(place: Place) -> None:
     keys = place.folder / "run/homefleet/migration.keys"
     line = keys.read_text()
     assert line.startswith('restrict,from="192.168.1.11",expiry-time="')
-    assert "virt-ssh-helper 'qemu:///system'\" ssh-ed25519 AAAAsource\n" in line
-    assert "grep -qsF AAAAsource " in line
-    assert "--unit=homefleet-migration-session-$$ " in line
-    assert (keys.stat().st_mode & 0o777, keys.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    assert (place.folder / "root/.ssh/authorized_keys2").readlink() == keys
+    assert f"command=\"grep -qsF AAAAsource {keys} && exec virt-ssh-helper 'qemu:///system'\" ssh-ed25519" in line
+    assert line.endswith(" ssh-ed25519 AAAAsource\n")
+    # sshd reads it as the account, which writes neither the file nor the folder.
+    assert (keys.stat().st_mode & 0o777, keys.parent.stat().st_mode & 0o777) == (0o644, 0o711)
+    assert (keys.parent / "migration").stat().st_mode & 0o077 == 0
     assert place.path == "peer kvm1 192.168.1.11 kvm2 192.168.1.12 2800"
     assert "add element inet homefleet migration_peers { 192.168.1.11 timeout 1800s }" in place.log[-1]
 
@@ -439,26 +461,27 @@ def test_a_path_whose_timer_is_gone_gets_a_new_one(place: Place) -> None:
     assert place.armed
 
 
-@pytest.mark.parametrize("files", [".ssh/authorized_keys", "/etc/ssh/keys/%u", "none"])
-def test_a_peer_whose_sshd_would_not_read_the_key_refuses_loudly(place: Place, files: str) -> None:
-    assert place.run(SCRIPTS["peer"], KEYSFILES=files) != 0
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"KEYSFILE": ".ssh/authorized_keys .ssh/authorized_keys2"},
+        {"KEYSFILE": "none"},
+        {"PUBKEYS": "no"},
+        {"GROUPS_THERE": "moves"},
+        {"GROUPS_THERE": ""},
+    ],
+    ids=str,
+)
+def test_a_peer_that_would_not_let_the_account_in_refuses_loudly(place: Place, wrong: dict[str, str]) -> None:
+    assert place.run(SCRIPTS["peer"], there=wrong) != 0
     assert not place.accepts
     assert not place.lets_in
 
 
-@pytest.mark.parametrize("kind", ["file", "link"])
-def test_the_owners_own_file_is_never_touched(place: Place, kind: str) -> None:
-    own = place.folder / "root/.ssh/authorized_keys2"
-    own.parent.mkdir()
-    if kind == "file":
-        own.write_text("ssh-ed25519 AAAA me\n")
-    else:
-        own.symlink_to("/etc/keys")
-    assert place.run(SCRIPTS["peer"]) != 0
-    assert not place.accepts
-    assert place.run(CLOSE, "now") == 0
-    assert own.is_symlink() == (kind == "link")
-    assert own.exists() or kind == "link"
+def test_sshd_is_asked_about_the_very_login_that_will_come(place: Place) -> None:
+    assert place.run(paths.peer_script(Move(ENDS, 2022, 60), KEY)) == 0
+    asked = "user=moves,host=192.168.1.11,addr=192.168.1.11,laddr=192.168.1.12,lport=2022"
+    assert f"sshd -T -C {asked}" in place.log
 
 
 @pytest.mark.parametrize("end", ["source", "peer"])
@@ -466,8 +489,19 @@ def test_after_its_time_nothing_is_left(place: Place, end: str) -> None:
     place.run(SCRIPTS[end])
     assert place.run(CLOSE, uptime=2800) == 0
     assert place.empty
-    assert "systemctl -q stop homefleet-migration-session-*.scope" in place.log
+    assert "pkill -TERM -u moves" in place.log
     assert not place.lets_in
+
+
+@pytest.mark.parametrize("survived", range(5))
+def test_what_the_account_runs_is_ended_whatever_it_survives(place: Place, survived: int) -> None:
+    place.run(SCRIPTS["peer"])
+    (place.folder / "runs").write_text("survives\n" * (survived + 1))
+    assert place.run(CLOSE, uptime=2800) == 0
+    sent = [line.split()[1] for line in place.log if line.startswith("pkill")]
+    assert sent == ["-TERM", "-TERM", "-TERM", "-KILL"][: survived + 1]
+    assert not (place.folder / "runs").exists() or not (place.folder / "runs").read_text()
+    assert place.empty
 
 
 def test_closing_at_once_does_not_wait_and_takes_the_timer_along(place: Place) -> None:
@@ -486,7 +520,7 @@ def test_a_guest_that_is_still_arriving_may_arrive_but_the_door_is_shut(place: P
     assert place.run(CLOSE, uptime=2801) == 0
     said = place.log
     assert said.index("sleep 10") > next(i for i, line in enumerate(said) if line.startswith("nft flush"))
-    assert said.index("sleep 10") < next(i for i, line in enumerate(said) if "session-*.scope" in line)
+    assert said.index("sleep 10") < said.index("pkill -TERM -u moves")
     assert place.empty
 
 
