@@ -1,4 +1,4 @@
-"""The lab that the tests share: two hypervisors, deployed once, from the image that has the packages in it."""
+"""The labs that the tests share: six stand-ins with the base, and two hypervisors, each deployed once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.lab import Lab
+from tests.lab import transcript
+from tests.lab.lab import Lab, lab_directory
 from tests.lab.pair import GUESTS, NOW, Pair
 
 INDEX = int(os.environ.get("LAB_INDEX", "8"))
@@ -19,15 +20,49 @@ KEEP = bool(os.environ.get("LAB_KEEP"))
 
 STATE = "deployed"
 
-# The bare start is a pair of its own, so the shared one must be switched off before: these files run last.
-LAST = ("test_bare.py",)
+STAND_INS = INDEX + 60
+"""The number of the stand-ins' lab: beside that of the machines, whose own tests wipe it."""
+
+FIRST = ("test_standins.py", "test_site.py", "test_verify_openbsd.py", "test_deploy.py")
+"""The stand-ins as they are installed, the base on them, what is verified of it; then the machines' deploy."""
+
+LAST = ("test_bare.py", "test_commands.py")
+"""A pair of its own, for which the shared one is switched off; and what all others have sent."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files in the order of their story: the deploy first, the bare start last."""
+    """Run the files in the order of their story."""
+    story = (*FIRST, "", *LAST)
     here = [item for item in items if item.path.parent == Path(__file__).parent]
-    here.sort(key=lambda item: (item.path.name in LAST, item.path.name != "test_deploy.py"))
+    here.sort(key=lambda item: story.index(item.path.name if item.path.name in story else ""))
     items[:] = [item for item in items if item not in here] + here
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sent() -> None:
+    """Everything that the tests send to a host is written down."""
+    transcript.make(lab_directory(INDEX).with_name(f"{INDEX}.sent"))
+
+
+@pytest.fixture(scope="session")
+def stand_ins() -> Iterator[Lab]:
+    """The six stand-ins, freshly installed; the run fails if anything was asked of them that is not modelled."""
+    lab = Lab(STAND_INS, lab_directory(STAND_INS), machines=())
+    lab.down(wipe=True)
+    lab.up(list(lab.stand_ins.hosts), machines=False)
+    yield lab
+    asked = lab.stand_ins.unmodelled()
+    lab.down()
+    assert asked == {}
+
+
+@pytest.fixture(scope="session")
+def site(stand_ins: Lab, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The same with the base on all of them; the tests of a file leave them as they found them."""
+    pair = Pair(stand_ins, tmp_path_factory.mktemp("site"))
+    first = pair.deploy("--limit", "openbsd", role="site")
+    assert first.code == 0, first.output
+    return pair
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +75,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         lab.up()
         for name in lab.machines:
             # What counts execs is the host's own sshd, not our connector.
-            lab.ssh(name, "echo LogLevel VERBOSE >/etc/ssh/sshd_config.d/90-lab.conf && systemctl reload ssh")
+            lab.ssh(name, "echo SSHD_OPTS=-oLogLevel=VERBOSE >/etc/default/ssh && systemctl restart ssh")
     yield Pair(lab, tmp_path_factory.mktemp("pair"))
     # The disks and console logs stay, to be looked at; the next start wipes them.
     lab.down()

@@ -23,7 +23,10 @@ INVENTORY = """\
 from fleet.load import publish
 from fleet.model.lab import in_the_lab
 from inventories import exoscale, home, vultr
+from tests.lab import transcript
 from tests.lab.variants import *
+
+transcript.begin()
 
 site = home.site
 {changes}

@@ -53,10 +53,13 @@ def fingerprint(pair: Pair, host: str) -> str:
         host,
         r"""
         dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\n' | sort
-        sha256sum /etc/netplan/* /etc/nftables.conf /etc/default/libvirt-guests
-        stat -c '%n %U %G %a' /etc/netplan /etc/netplan/* /etc/nftables.conf /etc/default/libvirt-guests
+        set -- /etc/netplan/* /etc/nftables.conf /etc/default/libvirt-guests /etc/ssh/sshd_config /etc/pam.d/sshd \
+            /etc/sudoers.d/* /etc/smtpd.conf /etc/aliases /etc/apt/apt.conf.d/60homefleet
+        sha256sum "$@"
+        stat -c '%n %U %G %a' /etc/netplan "$@"
+        getent passwd owner deploy; id -nG owner; id -nG deploy
         ls /var/lib/homefleet/pending /var/lib/homefleet/armed /var/lib/homefleet/undo
-        systemctl is-enabled libvirtd libvirtd.socket libvirt-guests nftables homefleet-undo
+        systemctl is-enabled libvirtd libvirtd.socket libvirt-guests nftables homefleet-undo ssh opensmtpd cron
         nft -s list ruleset
         ip -o -br addr show dev br0 | awk '{print $1, $3, $4}'
         lvs --noheadings --units b -o vg_name,lv_name,lv_tags --sort lv_name

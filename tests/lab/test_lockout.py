@@ -18,6 +18,24 @@ WRONG = (
     'cable = cable.model_copy(update={{"addresses": (IPv4Interface("192.168.1.{octet}/24"),)}})\n'
     'site = change_host(site, "{host}", interfaces=(cable,))\n'
 )
+# Rules that pass the deployment's port no more, as a mistake in a template would do.
+BENT = """\
+from deploys.services.nftables import Nftables
+
+class Bent(Nftables):
+    def renders(self, host, fleet):
+        for made in super().renders(host, fleet):
+            files = [it.model_copy(update={"text": it.text.replace("dport 2247", "dport 2299")}) for it in made.files]
+            yield made.model_copy(update={"files": tuple(files)})
+
+_services = tuple(Bent() if isinstance(it, Nftables) else it for it in site.host("kvm2").services)
+site = change_host(site, "kvm2", services=_services)
+"""
+# Where the way to the host does not lead.
+MOVED = """\
+_deployment = site.deployment.model_copy(update={"port": 2299})
+site = site.model_copy(update={"deployment": _deployment})
+"""
 ARMED = "[ -e /var/lib/homefleet/armed/netplan ]"
 REST = "[ ! -e /var/lib/homefleet/armed/netplan ] && [ ! -e /var/lib/homefleet/pending/netplan ]"
 
@@ -92,11 +110,23 @@ def test_a_host_that_loses_power_in_that_minute_comes_back_with_the_old_address(
 def test_a_firewall_that_shuts_the_owner_out_goes_back(grown: Pair) -> None:
     """The open connection would survive these rules: only a new login finds out."""
     rules = grown.ssh("kvm2", "nft -s list ruleset")
-    run = grown.deploy("--limit", "kvm2", changes=NOW + 'site = change_host(site, "kvm2", sshd_port=2022)')
+    run = grown.deploy("--limit", "kvm2", changes=NOW + BENT)
     assert run.code != 0
     assert "the old state back" in run.failed("kvm2")["nftables"]
     grown.wait_for("kvm2", REST.replace("netplan", "nftables"), 90)
     assert grown.ssh("kvm2", "nft -s list ruleset") == rules
+    assert grown.deploy("--limit", "kvm2", changes=NOW).changes("kvm2") == 0
+
+
+def test_an_sshd_that_nobody_finds_goes_back_and_the_firewall_is_not_even_tried(grown: Pair) -> None:
+    config = "sha256sum /etc/ssh/sshd_config /etc/nftables.conf; nft -s list ruleset; ss -Htln sport = 2247"
+    before = grown.ssh("kvm2", config)
+    run = grown.deploy("--limit", "kvm2", changes=NOW + MOVED)
+    assert run.code != 0
+    assert "the old state back" in run.failed("kvm2")["sshd"]
+    assert run.changes("kvm2") == 0, run.output
+    grown.wait_for("kvm2", REST.replace("netplan", "sshd"), 90)
+    assert grown.ssh("kvm2", config) == before
     assert grown.deploy("--limit", "kvm2", changes=NOW).changes("kvm2") == 0
 
 

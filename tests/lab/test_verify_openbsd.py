@@ -11,16 +11,12 @@ import pytest
 
 from fleet.load import load
 from fleet.model.site import Os
-from tests.lab.conftest import INDEX
-from tests.lab.lab import Lab, lab_directory
 from tests.lab.openbsd.standin_host import answers
 from tests.lab.pair import Pair
 from tests.verify.kinds import Check, kinds_of
 from tests.verify.report import Report, verify
 from tests.verify.survey import ask_everything
 
-# Beside the labs of the machines, of the bare stand-ins and of a whole site.
-VERIFIED = INDEX + 62
 HOST = "ns3"
 
 # Broken together, each on an object of its own, so that one verification shows them all; then mended.
@@ -37,23 +33,6 @@ BATCHES = (
     {"reached"},
 )
 SELF_MENDING_SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """A host with the base on it; the run fails if anything was asked of it that is not modelled."""
-    lab = Lab(VERIFIED, lab_directory(VERIFIED), machines=())
-    lab.down(wipe=True)
-    lab.up((HOST,), machines=False)
-    pair = Pair(lab, tmp_path_factory.mktemp("verified"))
-    try:
-        first = pair.deploy("--limit", HOST, role="site")
-        assert first.code == 0, first.output
-        yield pair
-        asked = lab.stand_ins.unmodelled()
-    finally:
-        lab.down()
-    assert asked == {}
 
 
 @pytest.fixture(scope="module")

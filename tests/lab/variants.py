@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
 from pydantic import ByteSize, TypeAdapter
 
-from fleet.model.site import Host, Site
+from fleet.model.service import FileSet, Service
+from fleet.model.site import Fleet, Host, Site
 
-__all__ = ["add_guest", "change_guest", "change_host", "end_disk", "grow", "without"]
+__all__ = ["add_guest", "bend", "change_guest", "change_host", "end_disk", "grow", "without"]
 
 _SIZE: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
 
@@ -18,6 +21,28 @@ def change_host(site: Site, name: str, **update: Any) -> Site:
     """Give fields of a host other values."""
     hosts = tuple(host.model_copy(update=update) if host.name == name else host for host in site.hosts)
     return site.model_copy(update={"hosts": hosts})
+
+
+def bend(site: Site, name: str, kind: type[Service], pattern: str, words: str) -> Site:
+    """Replace what matches `pattern` in the files of a host's service by `words`, as a mistake in a template would.
+
+    AssertionError where nothing matches.
+    """
+
+    class Bent(kind):  # type: ignore[valid-type, misc]
+        def renders(self, host: Host, fleet: Fleet) -> Iterable[FileSet]:
+            made = list(super().renders(host, fleet))
+            assert any(re.search(pattern, file.text) for each in made for file in each.files), pattern
+            for each in made:
+                files = [it.model_copy(update={"text": re.sub(pattern, words, it.text)}) for it in each.files]
+                yield each.model_copy(update={"files": tuple(files)})
+
+    # A host has one service of a name.
+    Bent.__name__ = kind.__name__
+    services = site.host(name).services
+    assert any(isinstance(it, kind) for it in services), kind
+    bent = (Bent.model_construct(**dict(it)) if isinstance(it, kind) else it for it in services)
+    return change_host(site, name, services=tuple(bent))
 
 
 def change_guest(site: Site, name: str, **update: Any) -> Site:
