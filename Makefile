@@ -1,5 +1,5 @@
 # The verbs a person types; README.md explains them. BARE=1 starts the lab from machines with nothing installed.
-.PHONY: run test check torture compare compare-pki setup root lint lab-up lab-down lab-status requirements
+.PHONY: run test check torture scenarios compare compare-pki setup root lint lab-up lab-down lab-status requirements
 
 FLEET = .venv/bin/fleet
 PYTEST = .venv/bin/python -m pytest
@@ -16,7 +16,7 @@ test: setup root lint
 	$(AS_ROOT) $(PYTEST) tests/unit tests/render tests/pki tests/standin tests/lab --ignore=tests/lab/torture
 
 check: setup root lint
-	EXAMPLES=150 $(PYTEST) tests/unit tests/render
+	EXAMPLES=150 $(PYTEST) -n 2 tests/unit tests/render
 
 # The Debian 13 root whose parsers read every rendered file, and the stand-ins' own: built once, then taken from the cache.
 root: setup
@@ -30,6 +30,10 @@ lint:
 
 torture: setup
 	$(AS_ROOT) $(PYTEST) -s tests/lab/torture
+
+# Plays the table of tests/scenarios and writes docs/measured/scenarios.md anew.
+scenarios: setup root
+	$(AS_ROOT) .venv/bin/python -m tests.scenarios
 
 # Against Ansible and against other tools for a private PKI, which they fetch or name: docs/measured.
 compare: setup root

@@ -29,6 +29,7 @@ def unpack(data: bytes) -> dict[str, tuple[int, bytes]]:
 
 def test_archive_round_trip() -> None:
     entries = with_parents([Entry("a/b/c", b"text\n"), Entry("a/d", b"", stat.S_IFREG | 0o600), directory("a", 0o700)])
+    assert archive([Entry("a", owner=1000)]) != archive([Entry("a")])
     data = archive(entries)
     assert len(data) % 512 == 0
     found = unpack(data)
@@ -49,7 +50,9 @@ def test_a_machines_own_files(tmp_path: Path) -> None:
     assert nic["match"]["macaddress"] == "52:54:00:c8:01:0b"
     assert nic["addresses"] == ["192.168.1.11/24"]
     assert found["machine/etc/hostname"][1] == b"kvm1\n"
-    assert stat.S_IMODE(found["machine/root"][0]) == 0o700
+    assert stat.S_IMODE(found["machine/home/deploy"][0]) == 0o700
+    mode, text = found["machine/home/deploy/.ssh/authorized_keys"]
+    assert (stat.S_IMODE(mode), text) == (0o600, b"ssh-ed25519 AAAA")
     assert stat.S_IMODE(found["machine/etc/ssh/ssh_host_ed25519_key"][0]) == 0o600
 
 
