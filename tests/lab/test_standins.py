@@ -91,10 +91,10 @@ def test_root_does_not_reach_the_machine_below(lab: Lab) -> None:
         "/usr/lib/standin/bin/hostname elsewhere",
     ):
         in_stand_in(lab, "db1", f"if {command}; then exit 7; fi")
-    # What is written there goes nowhere: it is /dev/null.
-    assert in_stand_in(lab, "db1", "/usr/lib/standin/bin/stat -c '%F %t:%T' /proc/sysrq-trigger") == (
-        "character special file 1:3\n"
-    )
+    # Where the kernel of the machine below has it, what is written there goes nowhere: it is /dev/null.
+    trigger = "/proc/sysrq-trigger"
+    shown = in_stand_in(lab, "db1", f"! [ -e {trigger} ] || /usr/lib/standin/bin/stat -c '%F %t:%T' {trigger}")
+    assert shown == ("character special file 1:3\n" if Path(trigger).exists() else "")
     status = in_stand_in(lab, "db1", "cat /proc/self/status")
     (bounding,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapBnd"))
     for number in (16, 17, 19, 21, 22, 25, 27):  # module, rawio, ptrace, admin, boot, time, mknod

@@ -23,7 +23,7 @@ HOST = "ns3"
 BATCHES = (
     {
         *("package", "service-enabled", "service-running", "service-flags", "service-off"),
-        *("file-content", "file-owner", "file-mode", "set-pending", "set-armed"),
+        *("file-content", "file-owner", "file-mode", "file-stray", "set-pending", "set-armed"),
         *("login-class", "account", "account-class", "account-shell", "account-groups"),
         *("account-password", "account-keys", "root-login", "sysctl", "sysctl-boot", "jobs"),
         *("port-listening", "port-stray", "pf-enabled", "bounded-set"),
