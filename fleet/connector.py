@@ -297,8 +297,8 @@ class FleetConnector(SSHConnector):
     def as_far_as_the_code(self, login: PersonLogin, key: PKey, until: float) -> str:
         """Return why a person does not get as far as the question for a code, or further without it; "" if all is well.
 
-        Arguments: `key`, one of the person's; `until`, of the monotonic clock, for as long as no port answers. The host
-        has to show the key that it showed to this connection.
+        Arguments: `key`, one of the person's; `until`, of the monotonic clock, for as long as no port answers with a
+        host key that `check_host_key` accepts.
         """
         while True:
             said = []
@@ -318,9 +318,7 @@ class FleetConnector(SSHConnector):
         address = str(self.data["ssh_hostname"] or self.host.name)
         with contextlib.closing(Transport(socket.create_connection((address, port), PROBE_SECONDS))) as transport:
             transport.start_client(timeout=PROBE_SECONDS)
-            shown = transport.get_remote_server_key()
-            if f"{shown.get_name()} {shown.get_base64()}" != self.host_key():
-                return f"another host key than the deployment's, {shown.fingerprint}"
+            self.check_host_key(transport.get_remote_server_key())
             try:
                 left = transport.auth_publickey(user, key)
             except AuthenticationException as error:

@@ -30,7 +30,7 @@ from fleet.connector import confirm, keys_at_hand, outcome, read, run
 from fleet.model.secret import fill
 from fleet.model.service import Daemon, File, FileSet
 from operations.steps import Refusal
-from operations.swap import UNDO_SECONDS, confirmation, script, settled
+from operations.swap import UNDO_SECONDS, confirmation, ended, script, settled
 
 CONFIRM_SECONDS = 35
 """How long the controller tries to log in anew; less than the undo needs, so that it never confirms too late."""
@@ -219,6 +219,9 @@ def _applied(
             if result is not None:
                 record.change(whole.name, what.words())
             return result is not None
+        if result is None:
+            # The script may still be at work, and a login that comes before its end proves nothing of what it does.
+            confirm(host, ended(whole.name), CONFIRM_SECONDS)
         record.failed.pop("connection", None)
         return _confirmed(host, whole, what.words(), confirmation(whole.name, openbsd, ticket))
 

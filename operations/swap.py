@@ -171,6 +171,12 @@ echo 'it is still being applied, and is undone at its end: nothing confirms it' 
 exit 1"""
 
 
+def ended(name: str) -> str:
+    """Return the command that waits for the end of the script of set `name`, at most `CONFIRM_WAIT_SECONDS`."""
+    waits = f'kill -0 "$(readlink {RUN}/{name})" 2>/dev/null && [ $n -lt {CONFIRM_WAIT_SECONDS} ]'
+    return f"n=0; while {waits}; do sleep 1; n=$((n + 1)); done"
+
+
 def settled(names: Sequence[str], openbsd: bool = False) -> str:
     """Return the command that ends `followed` sets: their daemons run what is on disk."""
     return "rm -f " + " ".join(f"{state_of_host(openbsd)}/pending/{name}" for name in names)

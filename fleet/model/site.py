@@ -519,15 +519,15 @@ def _ways_in(site: Site) -> Iterator[str]:
 def _ways_into(host: Host, deployment: Deployment | None, where: str) -> Iterator[str]:
     if deployment is not None and host.sshd_port == deployment.port:
         yield f"{where}: sshd_port: {host.sshd_port} is the deployment's port; people and it have one each"
-    if host.os is not Os.OPENBSD or not host.services:
+    if not any(service.base for service in host.services):
         return
-    if host.sshd_port == EMERGENCY_PORT:
+    if host.os is Os.OPENBSD and host.sshd_port == EMERGENCY_PORT:
         yield f"{where}: sshd_port: {EMERGENCY_PORT} is for rc's ruleset alone, pf.conf never passes it"
     if deployment is None:
         yield f"{where}: services: its site has no deployment, so nothing could ever come in again"
     elif host.connection.user != deployment.user:
         yield f"{where}: connection.user: {host.connection.user} comes in nowhere; it has to be {deployment.user}"
-    if any(interface.name is None for interface in host.interfaces):
+    if host.os is Os.OPENBSD and any(interface.name is None for interface in host.interfaces):
         yield f"{where}: interfaces: each needs the name that OpenBSD gives it, such as vio0"
 
 

@@ -23,7 +23,7 @@ from fleet.connector import FleetConnector, Outcome, Result, keys_at_hand
 from fleet.model.service import File, FileSet, PersonLogin
 from operations import filesets as operation
 from operations.filesets import filesets
-from operations.swap import UNDO_SECONDS
+from operations.swap import UNDO_SECONDS, ended
 from tests.lab.host import run
 
 WAYS = {
@@ -81,12 +81,11 @@ def serve() -> Iterator[Callable[[Server, PKey], int]]:
 
 
 def linked(host_key: PKey) -> FleetConnector:
-    """Return a connector whose deployment's login was shown `host_key`."""
+    """Return a connector whose host may show `host_key`."""
     link = FleetConnector.__new__(FleetConnector)
-    link.host = cast(Any, SimpleNamespace(name="ns3", data={}))
+    link.host = cast(Any, SimpleNamespace(name="ns3", data={"first_contact": f"ns3={host_key.fingerprint}"}))
     link.data = cast(Any, {"ssh_hostname": "127.0.0.1", "ssh_port": 2247})
-    transport = SimpleNamespace(get_remote_server_key=lambda: host_key)
-    link.client = cast(Any, SimpleNamespace(get_transport=lambda: transport))
+    link._port = 2247
     return link
 
 
@@ -109,7 +108,7 @@ def test_a_host_that_shows_another_key_gets_no_signature(serve: Callable[[Server
     port = serve(server, made_key(tmp_path / "strange"))
     login = PersonLogin(user="owner", ports=(port,), public_keys=("x",))
     said = linked(made_key(tmp_path / "host")).as_far_as_the_code(login, made_key(tmp_path / "person"), 0)
-    assert "another host key" in said and server.users == []
+    assert "ns3 shows the host key" in said and server.users == []
 
 
 def test_one_open_port_is_enough_and_none_is_said_with_all(
@@ -159,6 +158,7 @@ class Told:
         self.silent: set[str] = set()
         self.confirmed = confirmed
         self.tried: list[tuple[PersonLogin, ...]] = []
+        self.waited: list[str] = []
         host = SimpleNamespace(name="ns3", data={}, state=None, noop=lambda _: None)
         monkeypatch.setattr(operation, "outcome", lambda _: self.record)
         monkeypatch.setattr(operation, "read", lambda *_, sets, **__: {it.name: SetState() for it in sets})
@@ -176,8 +176,12 @@ class Told:
             return None
         return Result(True, (), ())
 
-    def _confirm(self, _: Any, command: str, seconds: int, people: tuple[PersonLogin, ...]) -> Result | None:
-        assert "rollback confirm" in command and seconds < UNDO_SECONDS
+    def _confirm(self, _: Any, command: str, seconds: int, people: tuple[PersonLogin, ...] = ()) -> Result | None:
+        assert seconds < UNDO_SECONDS
+        if "rollback confirm" not in command:
+            assert not self.tried, "the end of the script is waited for before the login that counts"
+            self.waited.append(command)
+            return self.confirmed
         self.tried.append(people)
         return self.confirmed
 
@@ -194,7 +198,7 @@ OK = Result(True, (), ())
 def test_a_set_that_is_confirmed_on_both_ways_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told(monkeypatch, OK)
     assert told.bring(_set("sshd", dangerous=True, confirm_logins=PEOPLE)) == [True]
-    assert told.tried == [PEOPLE] and told.record.failed == {}
+    assert told.tried == [PEOPLE] and told.waited == [] and told.record.failed == {}
     assert told.record.changed == {"sshd": ["sshd; confirmed by a new login"]}
 
 
@@ -229,6 +233,7 @@ def test_a_silent_script_is_confirmed_while_its_undo_still_waits(monkeypatch: py
     assert told.bring(_set("pf", dangerous=True), _set("web")) == [True, True]
     seconds = dict(told.scripts)
     assert seconds["pf"] < UNDO_SECONDS < seconds["web"]
+    assert told.waited == [ended("pf")]
     assert told.record.failed == {} and set(told.record.changed) == {"pf", "web"}
 
 
