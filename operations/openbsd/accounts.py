@@ -55,7 +55,7 @@ def plan_accounts(
     named = {*found.groups, *(group.name for group in groups)}
     for account in wanted:
         login = found.logins.get(account.name)
-        said = _refusal(account, login, named)
+        said = objection(account, login, named)
         if said:
             refused.append(Refusal(account.name, said))
         elif account.removed:
@@ -106,15 +106,6 @@ def written(path: str, owner: str | None, mode: int, text: str) -> str:
         f'{given}chmod {mode:o} "$t" && mv -f "$t" {quoted}; }} || '
         '{ rm -f "$t"; exit 1; }; }'
     )
-
-
-def _refusal(account: Account, login: Login | None, groups: Set[str]) -> str | None:
-    said = objection(account, login, groups)
-    if said is not None or login is None or account.removed or account.authorized_keys is None:
-        return said
-    if login.directory is not None and not login.directory.endswith(f" {account.name}"):
-        return f"{login.home}/.ssh is not its own ({login.directory}): give it to {account.name}"
-    return None
 
 
 def _remove(account: Account, login: Login | None) -> list[Step]:
