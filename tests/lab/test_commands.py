@@ -27,6 +27,8 @@ FAMILIES = {
     },
     Os.UBUNTU: {
         "the packages that there are": "dpkg-query -W",
+        "the accounts that there are": "[ -r /etc/shadow ]",
+        "making an account": "useradd ",
         "the state of configuration sets": "\necho set ",
         "swapping a set in": "\nstep='swapping'\n",
         "the way back of a set": '\ncat >"tmp/$name.rollback"',
