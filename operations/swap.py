@@ -217,7 +217,9 @@ say() { printf '%s\\n' "$*" >&2; }
 exists() { [ -e "$1" ] || [ -L "$1" ]; }
 alive() {
 	holder=$(readlink "$run/$1" 2>/dev/null) || return 1
-	kill -0 "$holder" 2>/dev/null
+	kill -0 "$holder" 2>/dev/null || return 1
+	# One that has ended is there until its parent asks how, and init may take its time.
+	case $(ps -o state= -p "$holder" 2>/dev/null) in Z*) return 1 ;; esac
 }
 # shellcheck disable=SC2317 # called by the trap
 leave() {

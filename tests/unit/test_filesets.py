@@ -218,6 +218,18 @@ def test_all_helpers_dead_and_no_boot_the_next_run_finishes(place: Place) -> Non
     finish(place, wanted)
 
 
+def test_a_run_that_has_ended_holds_no_lock_though_nobody_asked_how(place: Place) -> None:
+    wanted = FileSet(name="web", files=(place.file("a.conf", "1\n"),))
+    assert place.apply(wanted).returncode == 0
+    with subprocess.Popen(["/bin/true"]) as ended:
+        while "State:\tZ" not in Path(f"/proc/{ended.pid}/status").read_text():
+            time.sleep(0.01)
+        (place.run / "web").symlink_to(str(ended.pid))
+        before = time.monotonic()
+        assert place.apply(FileSet(name="web", files=(place.file("a.conf", "2\n"),))).returncode == 0
+        assert time.monotonic() - before < LOCK_SECONDS / 4
+
+
 def test_a_daemon_that_follows_later_keeps_its_set_pending_until_it_did(place: Place) -> None:
     wanted = FileSet(name="web", files=(place.file("a.conf", "1\n"),))
     assert place.apply(wanted, followed=True).returncode == 0
