@@ -185,12 +185,15 @@ def settled(names: Sequence[str], openbsd: bool = False) -> str:
 # Whoever owns a folder can put a link there at any moment, and root would follow it: what is done there is done as him.
 # su(1) of both systems keeps the environment and takes a shell from root; the account's own may be nologin(8).
 _HANDS = """\
+NL='
+'
 whose() {
 	folder=${1%/*} who=''
 	set --
 	while [ -n "$folder" ]; do set -- "$folder" "$@"; folder=${folder%/*}; done
 	[ $# -gt 0 ] || return 0
-	folder=$(find -H "$@" -prune ! -user root 2>/dev/null | sed -n 1p)
+	folder=$(find -H "$@" -prune ! -user root 2>/dev/null) || :
+	folder=${folder%%"$NL"*}
 	[ -n "$folder" ] || return 0
 	who=$(STAT "$folder")
 	[ "$who" != "$(id -un)" ] || who=''
