@@ -50,6 +50,9 @@ RETRY_SECONDS = 0.5
 KEEPALIVE_SECONDS = 30
 """Interval of SSH keepalives, so that a NAT does not forget a long package installation."""
 
+ANSWER_SECONDS = 120
+"""How long a host may take to answer a confirmation: a connection that a change has cut says nothing any more."""
+
 REPORT_VARIABLE = "FLEET_REPORT"
 """Environment variable: where a run writes its report for the wrapper that judges it."""
 
@@ -549,7 +552,7 @@ def confirm(host: Host, command: str, seconds: int, people: Sequence[PersonLogin
         wrong = fresh.as_far_as_the_code(login, key, until)
         if wrong:
             return Result(False, (), (wrong,))
-    return run(host, command)
+    return run(host, command, timeout=ANSWER_SECONDS)
 
 
 def keys_at_hand(host: Host, people: Sequence[PersonLogin]) -> list[tuple[PersonLogin, PKey]]:

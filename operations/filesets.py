@@ -221,7 +221,7 @@ def _applied(
             return result is not None
         if result is None:
             # The script may still be at work, and a login that comes before its end proves nothing of what it does.
-            confirm(host, ended(whole.name), CONFIRM_SECONDS)
+            confirm(host, ended(whole.name, openbsd, ticket), CONFIRM_SECONDS)
         record.failed.pop("connection", None)
         return _confirmed(host, whole, what.words(), confirmation(whole.name, openbsd, ticket))
 

@@ -56,7 +56,7 @@ LOCK_SECONDS = 120
 """How long a run waits for another one that is at work on the same set, or for an undo that is under way."""
 
 CONFIRM_WAIT_SECONDS = 100
-"""How long a confirmation waits for the script of its set."""
+"""How long the controller waits for the end of a script whose connection it has lost."""
 
 RUN = "/var/run/homefleet"
 """Who is at work on which set: symbolic links to process numbers. Both systems empty /var/run at boot."""
@@ -141,22 +141,19 @@ def script(
     return "\n".join((*parts, "}")) + "\n"
 
 
-def confirmation(name: str, openbsd: bool = False, ticket: str = "0") -> str:
-    """Return the command that makes a dangerous set final; it fails, and says why, if the undo came first.
+def ended(name: str, openbsd: bool = False, ticket: str = "0") -> str:
+    """Return the command that waits for the end of the script that applies set `name`, at most `CONFIRM_WAIT_SECONDS`.
 
-    Arguments: `name` of the set; `ticket` of the run whose `script` applied it. The connection may have been lost in
-    the middle of that script: its end is waited for, and an earlier run's set is never confirmed in its place.
+    The connection may have been lost in the middle of it. Arguments: as of `confirmation`. A script that waits for the
+    undo of an earlier run has not begun: that is waited for too.
     """
     state, lock = state_of_host(openbsd), f"{RUN}/{name}"
-    timer = "" if openbsd else f"systemctl -q stop homefleet-undo-{name}.timer 2>/dev/null || :"
     return f"""\
 n=0 idle=0
 while [ $n -lt {CONFIRM_WAIT_SECONDS} ] && [ $idle -lt 2 ]; do
 	if kill -0 "$(readlink {lock})" 2>/dev/null; then
 		idle=0
 	elif [ "$(cat {state}/pending/{name} 2>/dev/null)" = {ticket} ]; then
-		sh {state}/rollback confirm {name} || {{ echo 'it was undone already: the old files are back' >&2; exit 1; }}
-		{timer or ":"}
 		exit 0
 	elif [ -e {state}/armed/{name} ]; then
 		idle=0
@@ -165,16 +162,31 @@ while [ $n -lt {CONFIRM_WAIT_SECONDS} ] && [ $idle -lt 2 ]; do
 	fi
 	sleep 1
 	n=$((n + 1))
-done
-[ $idle -lt 2 ] || {{ echo 'it was undone before it could be confirmed: the old state is back' >&2; exit 1; }}
-echo 'it is still being applied, and is undone at its end: nothing confirms it' >&2
-exit 1"""
+done"""
 
 
-def ended(name: str) -> str:
-    """Return the command that waits for the end of the script of set `name`, at most `CONFIRM_WAIT_SECONDS`."""
-    waits = f'kill -0 "$(readlink {RUN}/{name})" 2>/dev/null && [ $n -lt {CONFIRM_WAIT_SECONDS} ]'
-    return f"n=0; while {waits}; do sleep 1; n=$((n + 1)); done"
+def confirmation(name: str, openbsd: bool = False, ticket: str = "0") -> str:
+    """Return the command that makes a dangerous set final; it fails, and says why, if the undo came first.
+
+    Arguments: `name` of the set; `ticket` of the run whose `script` applied it: an earlier run's set is never confirmed
+    in its place. It waits for nothing. The login that sends it may be older than a change that is still being made, and
+    would prove nothing of what that change leads to.
+    """
+    state, lock = state_of_host(openbsd), f"{RUN}/{name}"
+    timer = "" if openbsd else f"; systemctl -q stop homefleet-undo-{name}.timer 2>/dev/null || :"
+    return f"""\
+if kill -0 "$(readlink {lock})" 2>/dev/null; then
+	echo 'it is still being applied, and is undone at its end: nothing confirms it' >&2
+	exit 1
+elif [ "$(cat {state}/pending/{name} 2>/dev/null)" != {ticket} ]; then
+	echo 'it was undone before it could be confirmed: the old state is back' >&2
+	exit 1
+elif sh {state}/rollback confirm {name}; then
+	:{timer}
+else
+	echo 'it was undone already: the old files are back' >&2
+	exit 1
+fi"""
 
 
 def settled(names: Sequence[str], openbsd: bool = False) -> str:

@@ -39,6 +39,7 @@ from operations.swap import (
     PATIENT_SECONDS,
     UNDO_SECONDS,
     confirmation,
+    ended,
     script,
     settled,
 )
@@ -474,7 +475,7 @@ def test_no_last_line_is_unknown() -> None:
 def test_a_host_can_run_every_script(openbsd: bool, tmp_path: Path) -> None:
     place = Place(tmp_path, openbsd)
     plain = FileSet(name="web", files=(place.file("a", "x\n"),), check="true", apply="true", check_in_place=True)
-    texts = [confirmation("web", openbsd), settled(["web"], openbsd)]
+    texts = [ended("web", openbsd), confirmation("web", openbsd), settled(["web"], openbsd)]
     for wanted in (_dangerous(place, "x\n"), plain):
         texts += [script(wanted, openbsd=openbsd), FileSets().command(sets=[query(wanted)], openbsd=openbsd)]
     assert place.apply(_dangerous(place, "x\n"), seconds=1000).returncode == 0
@@ -578,7 +579,7 @@ def test_what_hangs_ends_and_goes_back(place: Place, dangerous: bool) -> None:
     place.rest()
 
 
-def test_a_confirmation_waits_for_the_end_of_its_own_script(tmp_path: Path) -> None:
+def test_a_login_that_is_older_than_the_change_does_not_confirm_it(tmp_path: Path) -> None:
     place = Place(tmp_path, True)
     (place.etc / "net.conf").write_text("old\n")
     wanted = _dangerous(place, "new\n").model_copy(update={"apply": "/bin/sleep 0.5"})
@@ -589,8 +590,12 @@ def test_a_confirmation_waits_for_the_end_of_its_own_script(tmp_path: Path) -> N
     run.stdin.close()
     place.wait((place.run / "net").is_symlink)
     place.shim("sleep", "exec /bin/sleep 0.1")
-    assert place.sh(confirmation("net", True, "mine")).returncode == 0
+    early = place.sh(confirmation("net", True, "mine"))
+    assert early.returncode != 0 and "it is still being applied" in early.stderr
+    assert place.sh(ended("net", True, "mine")).returncode == 0
     assert run.wait(DEADLINE) == 0
+    assert (place.state / "armed/net").exists()
+    assert place.sh(confirmation("net", True, "mine")).returncode == 0
     assert place.files() == {"net.conf": "new\n"}
     assert place.leftovers() == []
 
@@ -599,8 +604,9 @@ def test_a_confirmation_is_for_its_own_run_alone(tmp_path: Path) -> None:
     """The script of a run that finds an earlier one's undo armed waits: what it has not applied is not confirmed."""
     place = Place(tmp_path, True)
     _armed(place, seconds=100000)
-    done = place.sh(confirmation("net", True, "another"))
-    assert done.returncode != 0 and "it is still being applied" in done.stderr
+    place.shim("sleep", ":")
+    assert place.sh(ended("net", True, "another")).returncode == 0
+    assert place.sh(confirmation("net", True, "another")).returncode != 0
     assert (place.state / "armed/net").exists()
     assert place.sh(f"sh {place.state}/rollback timer net 0\n").returncode == 0
     done = place.sh(confirmation("net", True, "another"))
