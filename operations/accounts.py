@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from fleet.model.service import Account, Group
+from operations.steps import Refusal, Step
 
 NOBODYS_HOME = ("/nonexistent", "/var/empty")
 """Homes that nobody makes."""
@@ -53,6 +54,20 @@ def check_accounts(groups: Sequence[Group], wanted: Sequence[Account]) -> None:
             raise ValueError(f"account {account.name}: its password is no hash as crypt(3) makes it")
         if any("\n" in key for key in account.authorized_keys or ()):
             raise ValueError(f"account {account.name}: a key is one line")
+
+
+def plan_groups(groups: Sequence[Group], there: Mapping[str, int]) -> tuple[list[Step], list[Refusal]]:
+    """Return what makes `groups` on a host with the groups `there`, by name with their numbers, and what is refused."""
+    steps, refused = [], []
+    for group in groups:
+        gid = there.get(group.name)
+        if gid is None:
+            number = "" if group.gid is None else f"-g {group.gid} "
+            steps.append(Step(f"group {group.name}", "made", f"groupadd {number}{group.name}"))
+        elif group.gid is not None and gid != group.gid:
+            message = f"it has gid {gid}, wanted {group.gid}: its files would belong to nobody"
+            refused.append(Refusal(f"group {group.name}", message))
+    return steps, refused
 
 
 def objection(account: Account, found: Known | None, groups: Collection[str]) -> str | None:

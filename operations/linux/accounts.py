@@ -11,7 +11,7 @@ from pyinfra.api import FunctionCommand, StringCommand, operation
 from facts.linux.accounts import LOCKED_SINCE, Accounts, AccountsState, Login
 from fleet.connector import read
 from fleet.model.service import Account, Group
-from operations.accounts import NOBODYS_HOME, check_accounts, digest, filled, key_text, objection
+from operations.accounts import NOBODYS_HOME, check_accounts, digest, filled, key_text, objection, plan_groups
 from operations.steps import Plan, Refusal, Step, perform
 
 NO_PASSWORD = "*"  # noqa: S105 - none
@@ -28,15 +28,8 @@ def plan_accounts(groups: Sequence[Group], wanted: Sequence[Account], found: Acc
     """
     check_accounts(groups, wanted)
     steps: list[Step] = []
-    refused: list[Refusal] = []
-    for group in groups:
-        there = found.groups.get(group.name)
-        if there is None:
-            number = "" if group.gid is None else f"-g {group.gid} "
-            steps.append(Step(f"group {group.name}", "made", f"groupadd {number}{group.name}"))
-        elif group.gid is not None and there[0] != group.gid:
-            message = f"it has gid {there[0]}, wanted {group.gid}: its files would belong to nobody"
-            refused.append(Refusal(f"group {group.name}", message))
+    made, refused = plan_groups(groups, {name: gid for name, (gid, _) in found.groups.items()})
+    steps += made
     named = {*found.groups, *(group.name for group in groups)}
     for account in wanted:
         login = found.logins.get(account.name)

@@ -14,7 +14,16 @@ from facts.filesets import FileState
 from facts.openbsd.accounts import CLASSES, Accounts, AccountsState, Login
 from fleet.connector import read
 from fleet.model.service import Account, Group, LoginClass
-from operations.accounts import NOBODYS_HOME, check_accounts, check_names, digest, filled, key_text, objection
+from operations.accounts import (
+    NOBODYS_HOME,
+    check_accounts,
+    check_names,
+    digest,
+    filled,
+    key_text,
+    objection,
+    plan_groups,
+)
 from operations.openbsd.scripts import refuse
 from operations.steps import Plan, Refusal, Step, perform
 
@@ -38,20 +47,13 @@ def plan_accounts(
     """
     _check(classes, groups, wanted)
     steps: list[Step] = []
-    refused: list[Refusal] = []
     due = [it for it in classes if found.classes.get(it.name) != _class_state(it)]
     steps += [_class(it) for it in due]
     if found.database is False or (due and found.database is not None):
         # Once it exists the database is all that counts (contract 5.9).
         steps.append(Step("login.conf.db", "rebuilt", "cap_mkdb /etc/login.conf"))
-    for group in groups:
-        there = found.groups.get(group.name)
-        if there is None:
-            number = "" if group.gid is None else f"-g {group.gid} "
-            steps.append(Step(f"group {group.name}", "made", f"groupadd {number}{group.name}"))
-        elif group.gid is not None and there[0] != group.gid:
-            message = f"it has gid {there[0]}, wanted {group.gid}: its files would belong to nobody"
-            refused.append(Refusal(f"group {group.name}", message))
+    made, refused = plan_groups(groups, {name: gid for name, (gid, _) in found.groups.items()})
+    steps += made
     named = {*found.groups, *(group.name for group in groups)}
     for account in wanted:
         login = found.logins.get(account.name)
