@@ -48,6 +48,9 @@ RUNS_ANOTHER = {
 }
 """Commands whose operands are another command, with their getopt(3) strings."""
 
+SUDO = {"sudo": "AbC:D:EeHh:iKklNnPp:R:r:SsT:t:U:u:Vv"}
+"""The same for the one that Ubuntu has in doas(1)'s place, and OpenBSD has not."""
+
 OPTIONS = {
     **dict.fromkeys(("sh", "ksh"), "abCc:efhiklmno:prsuvXx"),
     **dict.fromkeys(("ldd", "rcctl"), ""),
@@ -276,9 +279,10 @@ def _calls(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield words
         if name == "find":
             yield from (words[at + 1 :] for at, word in enumerate(words) if word in ("-exec", "-ok"))
-        if name not in RUNS_ANOTHER:
+        options = (RUNS_ANOTHER | SUDO).get(name)
+        if options is None:
             return
-        words = _operands(words, RUNS_ANOTHER[name])
+        words = _operands(words, options)
         while name == "env" and words and "=" in words[0]:
             words = words[1:]
         if name == "timeout":

@@ -143,7 +143,7 @@ class Libvirt(FactBase["LibvirtState | None"]):
     def command(self, probes: Mapping[str, str] | None = None) -> str:
         """Return a script that exits with 0 also where libvirt does not answer: to be asked is no failure."""
         pings = "".join(
-            f"( for n in 1 2 3; do ping -c 1 -W 2 {shlex.quote(address)} >/dev/null 2>&1 && break; done;"
+            f"( for _ in 1 2 3; do ping -c 1 -W 2 {shlex.quote(address)} >/dev/null 2>&1 && break; done;"
             f" echo '{MARK} ping' {shlex.quote(guest)} $? ) &\n"
             for guest, address in sorted((probes or {}).items())
         )

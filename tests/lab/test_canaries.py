@@ -379,7 +379,7 @@ def test_a_host_that_dies_meanwhile_takes_nothing_with_it(cage: Cage) -> None:
 
 
 LEAKS = {
-    "argument": f"sh -c 'sleep 2; :' $(sed -n '$p' {PATH})",
+    "argument": f"sh -c 'sleep 2; :' \"$(sed -n '$p' {PATH})\"",
     "environment": f"CANARY=$(sed -n '$p' {PATH}) sleep 2",
     "file": f"cp {PATH} /tmp/open; chmod 644 /tmp/open",
 }
