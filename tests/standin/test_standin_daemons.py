@@ -1,8 +1,7 @@
-"""Small daemons and matching of processes of the stand-in: contract 1.4, 5.5, 7.1, 7.2, 7.3, 9."""
+"""Small daemons and matching of processes of the stand-in: contract 1.4, 7.1, 7.2, 7.3, 9."""
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,24 +18,11 @@ from tests.lab.openbsd.standin import (
     pgrep,
     rcctl,
     release,
-    syslogd,
     syspatch,
     sysupgrade,
     unmodelled,
 )
 from tests.unit.openbsd.scratch import as_user, daemon, executable, processes, scratch
-
-SYSLOG_CONF = """# a comment
-*.notice;auth,authpriv,cron,ftp,kern,lpr,mail,user.none\t/var/log/messages
-mail.info\t\t/var/log/maillog
-!!doas
-*.*\t/var/log/doas
-!*
-*.emerg\t*
-auth.info;authpriv.err\t/var/log/authlog
-"""
-KERN, USER, MAIL, DAEMON, AUTH = 0, 1, 2, 3, 4
-EMERG, ERR, NOTICE, INFO, DEBUG = 0, 3, 5, 6, 7
 
 
 @pytest.fixture
@@ -52,107 +38,6 @@ def until(found: Callable[[], bool]) -> bool:
             return True
         time.sleep(0.05)
     return found()
-
-
-# 5.5: selectors, `none`, blocks `!prog` and `!!prog` (stop after match), `!*`.
-@pytest.mark.parametrize(
-    ("facility", "level", "sender", "files"),
-    [
-        (DAEMON, NOTICE, "ntpd", ["/var/log/messages"]),
-        (DAEMON, INFO, "ntpd", []),
-        (MAIL, INFO, "smtpd", ["/var/log/maillog"]),
-        (MAIL, DEBUG, "smtpd", []),
-        (USER, EMERG, "x", []),
-        (AUTH, INFO, "sshd", ["/var/log/authlog"]),
-        (AUTH, NOTICE, "doas", ["/var/log/doas"]),
-        (DAEMON, ERR, "doas", ["/var/log/messages", "/var/log/doas"]),
-        (10, INFO, "sshd", []),
-        (10, ERR, "sshd", ["/var/log/authlog"]),
-    ],
-)
-def test_selectors(facility: int, level: int, sender: str, files: list[str]) -> None:
-    assert syslogd.targets(syslogd.rules(SYSLOG_CONF), facility * 8 + level, sender) == files
-
-
-# 5.5: "later selectors of a line override earlier ones (`mail.crit;*.err` logs mail from err upward)".
-def test_later_selectors_override() -> None:
-    rules = syslogd.rules("mail.crit;*.err\t/f\n")
-    assert syslogd.targets(rules, MAIL * 8 + ERR, "x") == ["/f"]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "*.* @tls://logs:6514",
-        "*.* |exec cat",
-        "*.* :64:memory",
-        "+host",
-        "*.bogus /f",
-        "bogus.info /f",
-        "nodot /f",
-        "!two words",
-    ],
-)
-def test_what_syslog_conf_may_not_have(line: str) -> None:
-    with pytest.raises(syslogd.BadLine):
-        syslogd.rules(f"{line}\n")
-
-
-def test_messages() -> None:
-    assert syslogd.message(b"<38>Nov 23 12:00:00 sshd[1]: hello\n\0") == (38, "sshd[1]: hello")
-    assert syslogd.message(b"plain") == (13, "plain")
-
-
-def test_syslogd_runs(root: Path) -> None:
-    executable(
-        root / "usr/sbin/syslogd",
-        f"#!{sys.executable} -IS\nimport sys; sys.path.insert(0, {str(Path(standin.__file__).parent.parent)!r})\n"
-        "from standin.syslogd import main; sys.exit(main(sys.argv[1:]))\n",
-    )
-    for name in ("dev", "var/log", "var/run", "var/www/dev"):
-        (root / name).mkdir(parents=True)
-    (root / "etc/syslog.conf").write_text(SYSLOG_CONF)
-    messages = root / "var/log/messages"
-    messages.touch()
-    subprocess.run([root / "usr/sbin/syslogd", "-a", "/var/www/dev/log"], check=True, timeout=20)
-    pid_file = root / "var/run/syslog.pid"
-    assert until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
-    pid = int(pid_file.read_text())
-    try:
-        assert Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == b"syslogd: [priv]"
-        for path in ("dev/log", "var/www/dev/log"):
-            sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            sender.connect(str(root / path))
-            sender.send(f"<{DAEMON * 8 + ERR}>Nov 23 12:00:00 x[1]: by {path}".encode())
-            sender.send(f"<{MAIL * 8 + ERR}>x: the file is not there".encode())
-            sender.close()
-        assert until(lambda: "by var/www/dev/log" in messages.read_text())
-        assert " x[1]: by dev/log\n" in messages.read_text()
-        assert not (root / "var/log/maillog").exists(), "must pre-exist, not created"
-        (root / "etc/syslog.conf").write_text("*.*\t/var/log/all\n")
-        (root / "var/log/all").touch()
-        os.kill(pid, signal.SIGHUP)
-        sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        sender.connect(str(root / "dev/log"))
-
-        def arrived() -> bool:
-            sender.send(b"<30>y: after HUP")
-            return "y: after HUP" in (root / "var/log/all").read_text()
-
-        assert until(arrived)
-        sender.close()
-    finally:
-        os.kill(pid, signal.SIGKILL)
-
-
-@pytest.mark.parametrize(
-    "words", [["-S", "127.0.0.1"], ["-T", "127.0.0.1:1"], ["-K", "/x"], ["-U", "127.0.0.1"], ["-d"]]
-)
-def test_options_of_syslogd_that_are_not_modelled(root: Path, words: list[str]) -> None:
-    assert root
-    with pytest.raises(SystemExit) as end:
-        syslogd.main(words)
-    assert end.value.code == unmodelled.EXIT
 
 
 # 1.4: a daemon whose title the rc.d script looks for.

@@ -187,6 +187,7 @@ _LOGS = {
     "authlog": 0o640,
     "daemon": 0o640,
     "lastlog": 0o644,
+    "lpd-errs": 0o640,
     "maillog": 0o600,
     "messages": 0o644,
     "secure": 0o600,

@@ -119,7 +119,6 @@ static const struct tool tools[] = {
 	{"dd", "", "", WORDS},
 	{"getent", "", "", WORDS},
 	{"ps", "AaceHhjkLlM:mN:O:o:p:rSTt:U:uvW:wx", "Aao:p:U:wx", BARE},
-	{"logger", "cf:ip:st:", "f:ip:st:", PLAIN},
 };
 
 static int given_count;

@@ -1,219 +1,131 @@
-"""syslogd(8) and syslog.conf(5) (contract 5.5): local messages into files that exist."""
+"""syslogd(8) and syslog.conf(5) (contract 5.5; usr.sbin/syslogd/syslogd.c 1.287, privsep.c 1.77)."""
 
 import os
-import re
-import select
 import signal
 import socket
 import sys
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 
-from . import program
+from . import program, sendsyslog
 from .place import root
+from .syslog import server, tls
+from .syslog.conf import Refused, address, rules
+from .syslog.daemon import PID_FILE, Daemon, Settings
+from .syslog.message import ERR
 from .title import set_title
 from .unmodelled import unmodelled
 
 NOT_MODELLED = (
-    "syslogd: everything that comes from or goes to the network, memory buffers, commands, terminals of users",
-    "syslogd: options other than -a, -f, -h, -p and -Z; host blocks",
+    "syslogd: UDP and TCP without TLS, commands, memory buffers, terminals of users, messages of the kernel",
+    "syslogd: options -d, -F, -m, -P, -s, -T, -U, -u and -V",
+    "syslogd: one process is both its parent and the child in a chroot: it logs the number that is in its pid file",
+    "syslogd: of the same path in two lines only the first is opened, also if that fails",
 )
-_FACILITIES = (
-    *("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"),
-    *("_", "_", "_", "_"),
-    *(f"local{n}" for n in range(8)),
-)
-_LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
-_ALIASES = {"panic": "emerg", "error": "err", "warn": "warning", "security": "auth"}
-_NONE = -1
-_USAGE = "usage: syslogd [-46dFhnruVZ] [-a path] [-f config_file] [-p log_socket]"
-PID_FILE = "/var/run/syslog.pid"
+
+_USAGE = """\
+usage: syslogd [-46dFhnruVZ] [-a path] [-C CAfile]
+	[-c cert_file] [-f config_file] [-K CAfile] [-k key_file]
+	[-m mark_interval] [-p log_socket] [-S listen_address]
+	[-s reporting_socket] [-T listen_address] [-U bind_address]
+"""
+_REFUSED = {"-d", "-F", "-m", "-P", "-s", "-T", "-U", "-u", "-V"}
 
 
-class BadLine(Exception):
-    """A line of syslog.conf that is not modelled."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A line of syslog.conf.
-
-    Args:
-        levels: for each facility the least urgent level that is logged, -1 for none.
-        path: the file; empty for an action that reaches nobody here.
-        program: whose messages it takes; empty for everybody's.
-        last: whether no later line sees what this one took (``!!``).
-    """
-
-    levels: tuple[int, ...]
-    path: str
-    program: str = ""
-    last: bool = False
-
-
-def _selector(text: str, line: str) -> tuple[int, ...]:
-    levels = [_NONE] * len(_FACILITIES)
-    for part in text.split(";"):
-        names, dot, word = part.strip().rpartition(".")
-        if not dot:
-            raise BadLine(line)
-        if word == "none":
-            level = _NONE
-        elif word == "*":
-            level = len(_LEVELS) - 1
-        elif _ALIASES.get(word, word) in _LEVELS:
-            level = _LEVELS.index(_ALIASES.get(word, word))
-        else:
-            raise BadLine(line)
-        for name in names.split(","):
-            if name == "*":
-                levels = [level] * len(levels)
-            elif _ALIASES.get(name, name) in _FACILITIES and name != "_":
-                levels[_FACILITIES.index(_ALIASES.get(name, name))] = level
-            else:
-                raise BadLine(line)
-    return tuple(levels)
-
-
-def rules(text: str) -> list[Rule]:
-    """Read syslog.conf.
-
-    Args:
-        text: the file.
-
-    Returns:
-        Its lines in order.
-
-    Raises:
-        BadLine: a line is not modelled.
-    """
-    found = []
-    whose, last = "", False
-    for raw in text.splitlines():
-        line = raw.strip()
-        if not line or (line.startswith("#") and not line.startswith(("#!", "#+"))):
-            continue
-        if line.startswith("!"):
-            last = line.startswith("!!")
-            whose = line.lstrip("!").strip()
-            if not re.fullmatch(r"\*|[\w.-]+", whose):
-                raise BadLine(line)
-            whose = "" if whose == "*" else whose
-            last = last and whose != ""
-            continue
-        selector, _, action = line.partition("\t") if "\t" in line else line.partition(" ")
-        action = action.strip()
-        if action.startswith("/"):
-            found.append(Rule(_selector(selector, line), action, whose, last))
-        elif re.fullmatch(r"\*|[a-z_][\w-]*(,[a-z_][\w-]*)*", action):
-            found.append(Rule(_selector(selector, line), "", whose, last))
-        else:
-            raise BadLine(line)
-    return found
-
-
-def targets(lines: Iterable[Rule], priority: int, sender: str) -> list[str]:
-    """Return the files that a message goes to.
-
-    Args:
-        lines: of syslog.conf.
-        priority: facility times eight plus level.
-        sender: the program's name, before its process number.
-    """
-    paths = []
-    for rule in lines:
-        if rule.program and rule.program != sender:
-            continue
-        facility, level = divmod(priority, 8)
-        if facility < len(rule.levels) and level <= rule.levels[facility]:
-            if rule.path:
-                paths.append(rule.path)
-            if rule.last:
-                break
-    return paths
-
-
-def message(data: bytes) -> tuple[int, str]:
-    """Take a datagram of syslog(3) apart.
-
-    Args:
-        data: as it came.
-
-    Returns:
-        Priority, 13 (user.notice) without one, and the text without its time.
-    """
-    text = data.decode(errors="replace").rstrip("\0\n")
-    match = re.match(r"<(\d{1,3})>", text)
-    priority = int(match[1]) if match else 13
-    text = text[match.end() :] if match else text
-    return priority, re.sub(r"^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d ", "", text)
-
-
-def _log(lines: Iterable[Rule], data: bytes, *, iso: bool) -> None:
-    priority, text = message(data)
-    sender = re.split(r"[\[:\s]", text, maxsplit=1)[0]
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if iso else time.strftime("%b %e %H:%M:%S")
-    line = f"{stamp} {socket.gethostname().partition('.')[0]} {text}\n"
-    for path in targets(lines, priority, sender):
-        place = root(path)
-        # A file that is not there is not made (syslog.conf(5)).
-        if place.exists():
-            with place.open("a") as file:
-                file.write(line)
-
-
-def _listen(path: str) -> socket.socket:
+def _log_socket(daemon: Daemon, path: str) -> socket.socket | None:
     place = root(path)
-    place.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    listener.bind(str(place))
-    place.chmod(0o666)
-    return listener
-
-
-def _read(argv: list[str], path: str) -> list[Rule]:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        return rules(root(path).read_text())
-    except BadLine as error:
-        unmodelled("syslogd", argv, f"{path}: {error}")
+        place.unlink(missing_ok=True)
+        made.bind(str(place))
+    except OSError as error:
+        daemon.log(ERR, f'bind unix "{path}": {error.strerror or error}')
+        made.close()
+        return None
+    place.chmod(0o666)
+    return made
+
+
+def _open(daemon: Daemon, options: list[tuple[str, str]]) -> None:
+    """Open every socket and read every certificate: what is done once, before anything else. Raises SystemExit."""
+    given = dict(options)
+    addresses = [value for option, value in options if option == "-S"]
+    families = {"-4": socket.AF_INET, "-6": socket.AF_INET6}
+    family = next((families[option] for option, _ in reversed(options) if option in families), socket.AF_UNSPEC)
+    listening = []
+    for text in addresses:
+        try:
+            found = server.bound(daemon, text, family)
+        except ValueError:
+            program.fail("syslogd", f"bad tls address: {text}")
+        if found is None:
+            daemon.log(ERR, "socket listen tls failed")
+        else:
+            listening.append(found)
+    paths = [given.get("-p", "/dev/log"), *(value for option, value in options if option == "-a")]
+    sockets = [_log_socket(daemon, path) for path in paths]
+    if sockets[0] is None:
+        daemon.log(ERR, f"log socket {paths[0]} failed")
+    daemon.listen([*(each for each in sockets if each is not None), sendsyslog.receiver()])
+
+    def warn(text: str) -> None:
+        daemon.log(ERR, text)
+
+    client = tls.Client(given.get("-C", "/etc/ssl/cert.pem"), given.get("-c", ""), given.get("-k", ""), warn)
+    daemon.trust(client)
+    if not addresses:
+        return
+    try:
+        names = addresses[0], address(addresses[0])[1]
+        daemon.serve(listening, tls.server(names, given.get("-K", ""), warn))
+    except tls.TlsError as error:
+        warn(f"tls_configure server: {error}")
+        for each in listening:
+            each.close()
 
 
 def main(argv: list[str]) -> int:
     """Run syslogd in the background.
 
     Args:
-        argv: `-a PATH` (repeatable), `-f FILE`, `-h`, `-p PATH`, `-Z`.
+        argv: `-4`, `-6`, `-a PATH`, `-C FILE`, `-c FILE`, `-f FILE`, `-h`, `-K FILE`, `-k FILE`, `-n`, `-p PATH`, `-r`,
+            `-S ADDRESS` and `-Z`.
 
     Returns:
-        0 once it listens.
+        0 once it has read syslog.conf, or ended because it cannot.
     """
-    options, operands = program.options("syslogd", argv, "46dFhnruVZa:C:c:f:K:k:m:p:S:s:T:U:", _USAGE)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    options, operands = program.options("syslogd", argv, "46a:C:c:dFf:hK:k:m:nP:p:rS:s:T:U:uVZ", _USAGE)
     if operands:
-        print(_USAGE, file=sys.stderr)
+        sys.stderr.write(_USAGE)
         return 1
     for option, _ in options:
-        if option not in ("-a", "-f", "-h", "-p", "-Z"):
+        if option in _REFUSED:
             unmodelled("syslogd", argv, f"option {option}")
-    conf = dict(options).get("-f", "/etc/syslog.conf")
-    paths = [dict(options).get("-p", "/dev/log"), *(value for option, value in options if option == "-a")]
-    iso = ("-Z", "") in options
-    lines = _read(argv, conf)
-    listeners = [_listen(path) for path in paths]
+    given = dict(options)
+    conf = given.get("-f", "/etc/syslog.conf")
+    repeat = sum(option == "-r" for option, _ in options)
+    try:
+        rules(root(conf).read_text(errors="replace"), lambda _: None)
+    except Refused as error:
+        unmodelled("syslogd", argv, f"{conf}: {error}")
+    except OSError:
+        # Its parent ends with the words on /dev/null, and the child with it.
+        return 0
+    daemon = Daemon(Settings(conf, "-n" in given, "-h" in given, repeat, "-Z" in given))
+    _open(daemon, options)
+    done, ready = os.pipe()
     if os.fork():
+        os.close(ready)
+        os.read(done, 1)
         return 0
     os.setsid()
+    os.close(done)
     set_title("syslogd: [priv]")
+    root(PID_FILE).write_text(f"{os.getpid()}\n")
+    daemon.started = True
+    daemon.begin()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
-    root(PID_FILE).write_text(f"{os.getpid()}\n")
-    again: list[int] = []
-    signal.signal(signal.SIGHUP, lambda number, _: again.append(number))
-    while True:
-        ready, _, _ = select.select(listeners, [], [], 1)
-        if again:
-            again.clear()
-            lines = _read(argv, conf)
-        for listener in ready:
-            _log(lines, listener.recv(65536), iso=iso)
+    os.close(null)
+    os.close(ready)
+    return daemon.run()
