@@ -269,7 +269,10 @@ def test_newsyslog_shows_its_plan(logs: Path, capsys: Output) -> None:
 
 
 def test_newsyslog_rotates_and_signals(logs: Path, place: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as daemon:
+    # What nohup(1) started hands its deafness on.
+    hears = "import signal, time; signal.signal(signal.SIGHUP, signal.SIG_DFL); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hears], stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None and daemon.stdout.readline() == b"\n"
         (place / "var/run").mkdir(parents=True)
         (place / "var/run/syslog.pid").write_text(f"{daemon.pid}\n")
         os.chown(logs / "old", -1, os.getgid())
@@ -290,6 +293,32 @@ def test_newsyslog_keeps_count_old_ones(logs: Path, place: Path) -> None:
         assert call(newsyslog.main) == 0
     assert [(logs / f"big.{n}").read_text()[0] for n in (0, 1)] == ["3", "2"]
     assert not (logs / "big.2").exists()
+
+
+def test_newsyslog_with_another_count(logs: Path, place: Path) -> None:
+    """rotate(): what is too many goes, up to the first number that is not there; what stays gets the mode."""
+    (place / "etc/newsyslog.conf").write_text(f'/var/log/old 640 3 * {time.strftime("@T%H")} Z "true"\n')
+    for name in ("old.0.gz", "old.1", "old.1.gz", "old.2.gz", "old.3", "old.5.gz"):
+        (logs / name).write_text(name)
+        (logs / name).chmod(0o600)
+    assert call(newsyslog.main) == 0
+    found = {path.name: path.stat().st_mode & 0o777 for path in logs.glob("old*")}
+    assert found == {
+        "old": 0o640,
+        "old.0.gz": 0o640,
+        "old.1.gz": 0o640,
+        "old.2.gz": 0o640,
+        "old.1": 0o600,
+        "old.5.gz": 0o600,
+    }
+    assert (logs / "old.2.gz").read_text() == "old.1.gz"
+
+
+def test_newsyslog_skips_what_is_not_there(logs: Path, place: Path, capsys: Output) -> None:
+    (place / "etc/newsyslog.conf").write_text("/var/log/none 640 3 1 * Z\n")
+    assert call(newsyslog.main, "-F") == 0
+    assert capsys.readouterr() == ("", "")
+    assert list(logs.glob("none*")) == []
 
 
 def test_newsyslog_small_files_and_force(logs: Path, place: Path, capsys: Output) -> None:
@@ -383,3 +412,11 @@ def test_a_title_is_what_ps_shows() -> None:
     script = f"{code}exec({source!r}); set_title('/usr/sbin/cron'); print(open('/proc/self/cmdline').read())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True)
     assert done.stdout.rstrip("\n").rstrip("\0") == "/usr/sbin/cron"
+
+
+def test_date_sets_a_clock_of_its_own(place: Path, capsys: Output) -> None:
+    (place / "var/standin/boot").mkdir(parents=True)
+    assert call(date.main, "-u", "203001020304.05") == 0
+    assert call(date.main, "-u", "+%Y%m%d%H%M") == 0
+    assert capsys.readouterr().out.splitlines()[1] == "203001020304"
+    assert call(date.main, "203013020304.05") == 99

@@ -22,6 +22,7 @@ from .unmodelled import unmodelled
 NOT_MODELLED = (
     "newsyslog: -a and -m, entries with flag M (they are read and left alone)",
     "newsyslog: dates with @ other than @Thh",
+    "newsyslog: the commands that -n shows for each log",
     "newsyslog: the wait of five seconds between the signal and gzip is one second",
 )
 
@@ -252,13 +253,8 @@ class Rotation:
     def _trim(self, log: Log) -> None:
         path = root(log.path)
         uid, gid = _ids(log, path.stat())
-        for suffix in ("", ".gz"):
-            root(f"{log.path}.{log.count - 1}{suffix}").unlink(missing_ok=True)
-        for number in range(log.count - 2, -1, -1):
-            for suffix in ("", ".gz"):
-                old = root(f"{log.path}.{number}{suffix}")
-                if old.exists():
-                    old.replace(root(f"{log.path}.{number + 1}{suffix}"))
+        if log.count > 0:
+            self._rotate(log, uid, gid)
         turned = ""
         if "B" not in log.flags:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self._now)) + f".{int(self._now * 1000) % 1000:03}Z"
@@ -275,6 +271,24 @@ class Rotation:
         own(new, uid, gid)
         new.chmod(log.mode)
         new.replace(path)
+
+    @staticmethod
+    def _rotate(log: Log, uid: int, gid: int) -> None:
+        """Remove the old logs that are too many, and move the others on; all of them get owner and mode (rotate())."""
+        suffixes = (".gz", "") if "Z" in log.flags else ("", ".gz")
+        number = log.count - 1
+        while old := [path for suffix in suffixes if (path := root(f"{log.path}.{number}{suffix}")).exists()]:
+            for path in old:
+                path.unlink()
+            number += 1
+        for number in range(log.count - 2, -1, -1):
+            for suffix in suffixes:
+                path = root(f"{log.path}.{number}{suffix}")
+                if path.exists():
+                    moved = path.replace(root(f"{log.path}.{number + 1}{suffix}"))
+                    moved.chmod(log.mode)
+                    own(moved, uid, gid)
+                    break
 
     def tell(self, logs: Sequence[Log]) -> None:
         """Signal the daemons, or run the commands, of the logs that were rotated.
