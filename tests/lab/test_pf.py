@@ -358,6 +358,19 @@ def test_a_router_translates(place: Place) -> None:
     assert place.tries("net", (NET, WALL, 8080), (NET, WALL, 80))[0] == [NET, "timeout"]
 
 
+# 3: what `match` translates is seen translated by the rules after it; the source stays what it was.
+def test_what_crosses_the_router_is_known_by_its_tag(place: Place) -> None:
+    place.load(
+        "block all\nmatch out on em0 inet from !(em0:network) to any nat-to (em0:0)\n"
+        f"match in on em0 inet proto tcp from {{ {NET} 203.0.113.11 }} to (em0) port 8080 rdr-to 192.168.1.9\n"
+        f"pass in quick on em0 inet proto tcp from {{ {NET} 203.0.113.11 }} to 192.168.1.9 port 8080 tag crossing\n"
+        "pass out quick on em1 tagged crossing\n"
+    )
+    seen = place.tries("net", (NET, WALL, 8080), (SECOND, WALL, 8080), (NET, WALL, 80), (NET, WALL, 22))[0]
+    assert seen == [NET, "timeout", "timeout", "timeout"]
+    assert place.tries("wall", ("192.168.1.1", LAN, 8080))[0] != ["192.168.1.1"]
+
+
 def test_what_goes_out_is_known_by_its_user(place: Place) -> None:
     place.load("block return out all\npass out proto tcp to port 80 user nobody\n")
     uid = place.run("wall", ["id", "-u", "nobody"]).stdout.strip()

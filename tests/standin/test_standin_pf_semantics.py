@@ -325,6 +325,13 @@ UDP_OUT = Packet("out", "em0", "udp", "203.0.113.2", "10.1.2.4", 40000, 53)
         ("block\npass out from em0\nmatch out inet nat-to 203.0.113.99", UDP_OUT, True),
         ("block\nmatch in inet proto tcp rdr-to 192.168.1.9 port 80\npass in to 192.168.1.9", TCP_IN, True),
         ("block\nmatch in inet proto tcp rdr-to 192.168.1.9\npass in to em0", TCP_IN, False),
+        ("block\nmatch in inet proto tcp rdr-to 192.168.1.9\npass in proto tcp to 192.168.1.9 port 22", TCP_IN, True),
+        ("block\nmatch in inet proto tcp rdr-to 192.168.1.9\npass in proto tcp to port 22", TCP_IN, True),
+        ("block\nmatch in inet proto tcp rdr-to 192.168.1.9\npass in proto tcp to 192.168.1.9 port 80", TCP_IN, False),
+        ("block\nmatch in inet proto tcp rdr-to 192.168.1.9 port 80\npass in proto tcp to port 80", TCP_IN, True),
+        ("block\nmatch in inet proto tcp rdr-to 192.168.1.9 port 80\npass in proto tcp to port 22", TCP_IN, False),
+        ("block\nmatch in inet proto udp rdr-to 192.168.1.9\npass in proto tcp to em0 port 22", TCP_IN, True),
+        ("block\nmatch in inet proto udp rdr-to 192.168.1.9\npass in proto tcp to 192.168.1.9 port 22", TCP_IN, False),
     ],
 )
 def test_one_rule(text: str, packet: Packet, passes: bool) -> None:

@@ -507,32 +507,45 @@ class _Compiler:
             self.received(rule, hook),
             [[f"meta nfproto ipv{rule.af}"]] if rule.af else [[]],
             [[f"meta l4proto {rule.proto}"]] if rule.proto else [[]],
-            _ports(rule, "sport", rule.source_port),
-            _ports(rule, "dport", rule.dest_port),
             _icmp(rule),
             _flags(rule),
             _owner("skuid", rule.user, hook),
             _owner("skgid", rule.group, hook),
             self.tagged(rule),
         ]
-        moved, fixed = (rule.dest, source) if hook == "in" else (rule.source, dest)
-        port = rule.dest_port if hook == "in" else rule.source_port
+        ports = _ports(rule, "sport", rule.source_port), _ports(rule, "dport", rule.dest_port)
+        moved, port = (rule.dest, rule.dest_port) if hook == "in" else (rule.source, rule.source_port)
         if not self.visible[hook] or (moved.kind == "any" and port is None):
-            return _product(*rest, source, dest)
-        return self.after_translation(hook, moved, port, _product(*rest, fixed), dest if hook == "in" else source)
+            return _product(*rest, *ports, source, dest)
+        if hook == "in":
+            fixed, direct, own_port = _product(*rest, ports[0], source), dest, ports[1]
+        else:
+            fixed, direct, own_port = _product(*rest, ports[1], dest), source, ports[0]
+        return self.after_translation(hook, moved, port, fixed, direct, own_port)
 
     def after_translation(
-        self, hook: Hook, moved: Addr, port: Op | None, others: list[list[str]], direct: list[list[str]]
+        self,
+        hook: Hook,
+        moved: Addr,
+        port: Op | None,
+        others: list[list[str]],
+        direct: list[list[str]],
+        own_port: list[list[str]],
     ) -> list[list[str]]:
         """Let a rule behind a `match` with a translation see the new address, which the packet does not have yet."""
-        if port is not None or moved.kind == "table":
-            raise Unmodelled("a table or port of a translated address behind the match rule that translates it")
-        ways = _product([[f"meta mark & {TRANSLATION:#x} == 0x0"]], others, direct)
+        if moved.kind == "table" or (port is not None and hook != "in"):
+            raise Unmodelled("a table or source port of a translated address behind the match rule that translates it")
+        ways = _product([[f"meta mark & {TRANSLATION:#x} == 0x0"]], others, direct, own_port)
         for number in dict.fromkeys(self.visible[hook]):
-            for net in self.targets(self.translations[number - 1][1]):
-                if self.includes(moved, net):
+            translation = self.translations[number - 1][1]
+            if port is None or not translation.port:
+                new_port = own_port
+            else:
+                new_port = [[]] if port.matches(translation.port) else []
+            for net in self.targets(translation):
+                if moved.kind == "any" or self.includes(moved, net):
                     seen = [f"meta mark & {TRANSLATION:#x} == {number << 24:#x}", f"meta nfproto ipv{net.version}"]
-                    ways += _product([seen], others)
+                    ways += _product([seen], others, new_port)
         return ways
 
     def includes(self, addr: Addr, net: Net) -> bool:
