@@ -64,6 +64,7 @@ OPTIONS = {
     "hostname": "s",
     "id": "cGgnpRru",
     "install": "B:bCcDdFf:g:m:o:pSs",
+    "logger": "cf:ip:st:",
     "nc": "46C:cDde:FH:hI:i:K:klM:m:NnO:o:P:p:R:rSs:T:tUuV:vW:w:X:x:Z:z",
     "netstat": "Aadf:ghI:iM:mN:np:rsvw:",
     "newsyslog": "a:Ff:mnrv",
@@ -92,6 +93,15 @@ OPTIONS = {
 
 The small tools are not among them: what stands in front of those on the lab's stand-ins reads more than letters.
 """
+
+OPENSSL = {
+    "ecparam": ("-genkey", "-noout", "-name:", "-out:"),
+    "pkey": ("-in:", "-noout", "-passin:", "-pubout"),
+    "req": ("-config:", "-key:", "-new", "-passin:", "-subj:"),
+    "verify": ("-CAfile:", "-purpose:"),
+    "x509": ("-checkend:", "-enddate", "-in:", "-noout", "-pubkey"),
+}
+"""Of openssl(1), LibreSSL's, the commands that are called, with their options; one with a colon has an argument."""
 
 GIVEN = {"next_part": "daily(8) has it, and reads daily.local"}
 """Functions that a script finds where it is run, with the reason."""
@@ -303,6 +313,8 @@ def _unknown(call: tuple[str, ...]) -> str:
         return _refusal(call)
     if name in OPTIONS:
         return _wrong_option(call, OPTIONS[name])
+    if name == "openssl":
+        return _wrong_openssl(call)
     return "" if name in BUILTINS | RUNS_ANOTHER.keys() | GIVEN.keys() else "no such command"
 
 
@@ -318,6 +330,18 @@ def _wrong_option(call: tuple[str, ...], options: str) -> str:
                 at += place == len(call[at])
                 break
         at += 1
+    return ""
+
+
+def _wrong_openssl(call: tuple[str, ...]) -> str:
+    options = OPENSSL.get(call[1] if len(call) > 1 else "")
+    if options is None:
+        return "no such command of openssl"
+    at = 2
+    while at < len(call) and call[at].startswith("-"):
+        if f"{call[at]}:" not in options and call[at] not in options:
+            return f"no option {call[at]}"
+        at += 1 + (f"{call[at]}:" in options)
     return ""
 
 
