@@ -14,6 +14,9 @@ from typing import Any
 from fleet.model.base import InventoryError, check, unread
 from fleet.model.secret import SecretPlace
 from fleet.model.site import Fleet, Host, Site, check_fleet
+from fleet.pki.published import published
+from fleet.pki.store import Store
+from fleet.pki.wanted import PkiError
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's folder."""
@@ -40,9 +43,25 @@ def publish(namespace: dict[str, Any], *sites: Site) -> None:
             check_fleet(fleet)
     except InventoryError as error:
         raise SystemExit(str(error)) from None
-    fleet = Fleet(sites=sites)
-    _CURRENT[:] = [fleet if len(sites) > 1 else _within(production, sites)]
+    fleet = Fleet(sites=sites) if len(sites) > 1 else _within(production, sites)
+    _CURRENT[:] = [_with_pki(fleet, sites)]
     namespace.update(groups(sites))
+
+
+def _with_pki(fleet: Fleet, sites: tuple[Site, ...]) -> Fleet:
+    """Return `fleet` with what the register of the inventory's own `sites` says; SystemExit if it cannot be used."""
+    folders = {pki_folder(site) for site in sites}
+    if len(folders) > 1:
+        raise SystemExit("the sites of one inventory have their secrets in different folders: one PKI is for all")
+    try:
+        return fleet.model_copy(update={"published": published(Store(folders.pop()).read())})
+    except PkiError as error:
+        raise SystemExit(str(error)) from None
+
+
+def pki_folder(site: Site) -> Path:
+    """Return the folder of the private PKI that `site` belongs to, beside its secrets."""
+    return resolve(site.secrets.folder) / "pki"
 
 
 def _within(production: list[Site], sites: tuple[Site, ...]) -> Fleet:

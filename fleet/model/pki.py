@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from fleet.model.base import Model
-from fleet.model.types import Name
+from fleet.model.types import FilePath, Name
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+")
@@ -61,10 +61,54 @@ class Authority(Model):
 class Certificate(Model):
     """A certificate that a service wants on its host.
 
-    Its common name is the host's name (syslogd(8) names the sender of a line by it), its subject alternative names
-    are the host's fully qualified name and `names`.
+    Its common name is the host's name (syslogd(8) names the sender by it), its subject alternative names
+    are the host's fully qualified name and `names`. Its private key is made on the host, 0600 for the user `owner`, and
+    stays there. `key` and `certificate` are absolute paths, for a daemon that takes no others; `crl` is for one that
+    reads a list of what is revoked.
     """
 
     authority: Authority
     use: Use
     names: tuple[Domain, ...] = ()
+    owner: str = "root"
+    key: FilePath | None = None
+    certificate: FilePath | None = None
+    crl: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called on its host, and what the set of its files is called: ``log-client``."""
+        return f"{self.authority.name}-{self.use}"
+
+    @property
+    def key_path(self) -> str:
+        """Where its private key is."""
+        return self.key or f"/etc/ssl/private/{self.name}.key"
+
+    @property
+    def certificate_path(self) -> str:
+        """Where it is."""
+        return self.certificate or f"/etc/ssl/{self.name}.crt"
+
+    @property
+    def roots_path(self) -> str:
+        """Where the roots are by which its service knows its peers."""
+        return f"/etc/ssl/{self.name}-roots.pem"
+
+    @property
+    def crl_path(self) -> str:
+        """Where the lists of what these roots have revoked are."""
+        return f"/etc/ssl/{self.name}-crl.pem"
+
+
+class Published(Model):
+    """What the register says that everybody may know, in PEM: what hosts are given of the PKI.
+
+    `certificates` are the current ones by slot, `roots` and `crls` by authority, each whole; `revoked` are the slots
+    whose certificate was revoked and has no successor.
+    """
+
+    certificates: dict[str, str] = {}
+    roots: dict[str, str] = {}
+    crls: dict[str, str] = {}
+    revoked: frozenset[str] = frozenset()

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from fleet.model.base import InventoryError, Model
+from fleet.model.pki import Published
 from fleet.model.secret import SecretPlace
 from fleet.model.service import Account, Daemon, Declaration, Listen, Service, Volume, VolumeGroup
 from fleet.model.types import Mac, Name, Port, Size, human
@@ -329,9 +330,10 @@ class Site(Model):
 
 
 class Fleet(Model):
-    """All sites of an inventory, seen together: what services render from."""
+    """All sites of an inventory, seen together, and what the PKI has for them: what services render from."""
 
     sites: tuple[Site, ...]
+    published: Published = Published()
 
     def hosts(self) -> Iterator[Host]:
         """Yield every host of every site."""

@@ -33,6 +33,12 @@ def _mac(value: str) -> str:
     return value
 
 
+def _file(value: str) -> str:
+    if not value.startswith("/") or "/../" in value or value.endswith("/") or "\n" in value:
+        raise ValueError(f"{value!r} is no absolute path of a file")
+    return value
+
+
 def _size(value: object, read: ValidatorFunctionWrapHandler) -> ByteSize:
     try:
         size: ByteSize = read(value)
@@ -45,6 +51,9 @@ def _size(value: object, read: ValidatorFunctionWrapHandler) -> ByteSize:
 
 Name = Annotated[str, AfterValidator(_name)]
 """A host, disk, volume group or bridge: small letters, digits, hyphens."""
+
+FilePath = Annotated[str, AfterValidator(_file)]
+"""The absolute path of a file on a host."""
 
 Mac = Annotated[str, AfterValidator(_mac)]
 """A unicast MAC address in small letters."""

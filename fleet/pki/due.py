@@ -122,7 +122,7 @@ def _of_crl(register: Register, root: Root, now: datetime) -> Item:
 
 def _of_certificate(register: Register, wanted: Wanted, now: datetime) -> Item:
     current = register.current(wanted.slot)
-    state, why, serial, days = State.RED, "there is none: it needs the host's request", "", None
+    state, why, serial, days = State.RED, "there is none: deploy, fleet pki renew", "", None
     if current is not None:
         serial, days = current.serial, _days(current.signed.not_valid_after_utc, now)
         state, why = next(_troubles(register, wanted, current, days), (State.FINE, ""))

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet.pki.published import published
 from fleet.pki.register import Record, Register, Root, parse
 from fleet.pki.wanted import PkiError
 
@@ -155,12 +156,9 @@ class Ledger:
     def copy(self) -> None:
         """Make the copies for openssl(1) what the register says."""
         register, store = self.register, self.store
-        wanted: dict[Path, str] = {}
-        for authority in dict.fromkeys(root.authority for root in register.all_roots()):
-            roots = register.roots(authority)
-            wanted[store.roots_path(authority)] = "".join(root.certificate for root in roots)
-            lists = [register.crl(root.serial) for root in roots]
-            wanted[store.crl_path(authority)] = "".join(each.crl for each in lists if each is not None)
+        given = published(register)
+        wanted = {store.roots_path(authority): roots for authority, roots in given.roots.items()}
+        wanted |= {store.crl_path(authority): lists for authority, lists in given.crls.items()}
         for root in register.all_roots():
             wanted[store.root_path(root.authority, root.serial)] = root.certificate
         for issued in register.issued():
