@@ -37,6 +37,22 @@ def as_root(host: Host, command: str) -> str:
     return command if escalate is None else f"{escalate} -n sh -c {shlex.quote(command)}"
 
 
+def ask(site: Site, host: Host, command: str) -> subprocess.CompletedProcess[str]:
+    """Have root's shell on `host` of `site` run `command`, and return what it said: 255 is ssh(1)'s own failure.
+
+    Nothing is asked on the terminal. A host that falls silent is given up after half a minute.
+    """
+    silent = ("-o", "BatchMode=yes", "-o", "ServerAliveInterval=10")
+    return subprocess.run(
+        [*ssh(site, host, *silent), as_root(host, command)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+
+
 def attach(port: int) -> str:
     """Return the command on a hypervisor that attaches the terminal to the console at `port`; Ctrl-] ends it."""
     return f"socat -,rawer,escape=0x1d TCP:127.0.0.1:{port}"
@@ -47,12 +63,7 @@ def whereabouts(fleet: Fleet, guest: Host) -> list[Host]:
     found = []
     site = fleet.site_of(guest)
     for host in (other for other in site.hosts if fleet.volume_groups(other)):
-        asked = subprocess.run(
-            [*ssh(site, host, "-o", "BatchMode=yes"), as_root(host, f"virsh domstate {shlex.quote(guest.name)}")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        asked = ask(site, host, f"virsh domstate {shlex.quote(guest.name)}")
         if asked.returncode == 0 and asked.stdout.strip() == "running":
             found.append(host)
     return found

@@ -5,29 +5,31 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
-import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
-from cryptography import x509
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from fleet.load import ROOT, SITES, load, resolve
+from fleet.cli import pki_hosts, pki_plain
+from fleet.cli.console import ask
+from fleet.load import SITES, load, pki_folder
 from fleet.model.pki import Authority, Use
 from fleet.model.site import Fleet
 from fleet.pki import certificates
-from fleet.pki.ca import Ca, NewKeyError
+from fleet.pki.ca import Ca, NewKeyError, Renewed
 from fleet.pki.due import State, survey
 from fleet.pki.register import Begun, Crl, Dropped, Issued, Record, Register, Revoked, Root, Signs
+from fleet.pki.rotation import to_reissue
 from fleet.pki.store import Store
 from fleet.pki.wanted import PkiError, Wanted, wanted
 from fleet.secrets.store import replace
@@ -47,11 +49,17 @@ _use = click.argument("use", type=click.Choice([str(use) for use in Use]))
 
 @dataclass(frozen=True)
 class Desk:
-    """What the verbs work with: the files, what the inventory wants, and whether all of it is a lab's."""
+    """What the verbs work with: the files, the fleet, whether all of it is a lab's, and how its hosts are asked."""
 
     store: Store
-    wanted: tuple[Wanted, ...]
+    fleet: Fleet
     lab: bool = False
+    ask: pki_hosts.Ask = ask
+
+    @cached_property
+    def wanted(self) -> tuple[Wanted, ...]:
+        """What the inventory wants; PkiError if it cannot be."""
+        return wanted(self.fleet)
 
     @property
     def now(self) -> datetime:
@@ -61,11 +69,11 @@ class Desk:
 
 def desk(fleet: Fleet) -> Desk:
     """Return the desk of `fleet`, whose PKI lies in the folder of its secrets; PkiError if it has several."""
-    places = {(site.secrets.folder, site.secrets.kind) for site in fleet.sites}
+    places = {(pki_folder(site), site.secrets.kind) for site in fleet.sites}
     if len(places) > 1:
         raise PkiError("the sites have their secrets in different folders: one PKI is for all of them")
     ((folder, kind),) = places
-    return Desk(Store(resolve(folder) / "pki"), wanted(fleet), kind == "lab")
+    return Desk(Store(folder), fleet, kind == "lab")
 
 
 class _OneLine(click.Group):
@@ -79,12 +87,13 @@ class _OneLine(click.Group):
 
 
 @click.group(cls=_OneLine)
-@click.option("--lab", is_flag=True, help="The lab's authorities instead of production's.")
+@click.option("--site", default=SITES[0], show_default=True, help="An inventory; those of production have one PKI.")
+@click.option("--lab", "site", flag_value="lab", help="The lab's authorities: --site lab.")
 @click.pass_context
-def pki(context: click.Context, lab: bool) -> None:
+def pki(context: click.Context, site: str) -> None:
     """Make, sign, renew, revoke and rotate the private certificates; what there is, and what is due."""
     if context.obj is None:
-        fleet, _ = load("lab" if lab else SITES[0])
+        fleet, _ = load(site)
         context.obj = desk(fleet)
 
 
@@ -96,7 +105,7 @@ def init(this: Desk, passphrase_fd: int | None, plain: bool) -> None:
     """Make the root of each declared authority that has none."""
     if plain:
         for authority in _authorities(this.wanted).values():
-            _print(*_plain_root(this.store, authority))
+            _print(pki_plain.root(this.store, authority))
         return
     if not this.wanted:
         raise PkiError("no service declares a certificate: there is no authority to make a root for")
@@ -112,7 +121,9 @@ def status(this: Desk, plain: bool) -> None:
     register = this.store.read()
     if plain:
         for path in _current_files(this.store, register):
-            _print(f"openssl x509 -in {_path(path)} -noout -subject -serial -enddate -ext extendedKeyUsage")
+            click.echo(
+                f"openssl x509 -in {pki_plain.name(path)} -noout -subject -serial -enddate -ext extendedKeyUsage"
+            )
         return
     items = survey(register, this.wanted, this.now)
     if not items:
@@ -142,17 +153,21 @@ def sign(this: Desk, host: str, use: str, authority: str | None, passphrase_fd: 
     """
     one = _wanted(this, host, use, authority)
     if plain:
-        key = "openssl req -in request.pem -verify -noout -pubkey >key.pub"
-        _print(key, *_plain_certificate(this.store, one))
+        signer = this.store.read().signer(one.authority.name)
+        _print(pki_plain.certificate(this.store, one, signer, pki_plain.request("request.pem")))
         return
     request = sys.stdin.read()
     with _at_work(this, passphrase_fd) as ca:
-        try:
-            issued = ca.sign(one, request)
-        except NewKeyError as error:
-            _confirm(one.host, str(error))
-            issued = ca.sign(one, request, rekey=True)
+        issued = _sign(ca, one, request, _confirm)
     click.echo(issued.certificate, nl=False)
+
+
+def _sign(ca: Ca, one: Wanted, request: str, confirm: Callable[[str, str], None]) -> Issued:
+    try:
+        return ca.sign(one, request)
+    except NewKeyError as error:
+        confirm(one.host, str(error))
+        return ca.sign(one, request, rekey=True)
 
 
 @pki.command()
@@ -162,23 +177,67 @@ def sign(this: Desk, host: str, use: str, authority: str | None, passphrase_fd: 
 @_show
 @click.pass_obj
 def renew(this: Desk, folder: Path | None, everything: bool, passphrase_fd: int | None, plain: bool) -> None:
-    """Renew all that is due: the same keys, new certificates and CRLs.
+    """Renew all that is due: the same keys, new certificates and CRLs; and sign what hosts have new keys for.
 
-    What was never issued needs a request: AUTHORITY.HOST.USE.csr in the folder --requests. Exits with 1 if one lacks.
+    The hosts are asked for their requests; for one that cannot be reached, AUTHORITY.HOST.USE.csr in the folder
+    --requests will do. A new key for a name whose certificate is valid has to be confirmed on the terminal. Exits with
+    1 if a request lacks.
     """
     if plain:
-        for one in this.wanted:
-            path = _path(this.store.certificate_path(one.authority.name, one.host, one.use))
-            _print(f"openssl x509 -in {path} -noout -pubkey >key.pub", *_plain_certificate(this.store, one))
+        _print(pki_plain.renewal(this.store, this.fleet, this.wanted))
         return
+    asked = pki_hosts.requests(this.fleet, this.ask, this.wanted, folder)
     with _at_work(this, passphrase_fd) as ca:
-        done = ca.renew(lambda need: _requests(folder, need), everything=everything)
+        done = renewed(ca, asked.found, _confirm, everything=everything)
     _tell(done.done, "nothing was due" if not done.lacking and not done.refused else "nothing was renewed")
     for one in done.lacking:
-        click.echo(f"{one.slot}: needs a request: fleet pki sign {one.host} {one.use} --authority {one.authority.name}")
+        click.echo(f"{one.slot}: {asked.missing[one.slot]}")
     for line in done.refused:
         click.echo(line)
+    for host in sorted(asked.silent - {one.host for one in done.lacking}):
+        click.echo(f"{host}: cannot be asked whether it has a new key")
     sys.exit(1 if done.lacking or done.refused else 0)
+
+
+def renewed(
+    ca: Ca, requests: Mapping[str, str], confirm: Callable[[str, str], None], *, everything: bool = False
+) -> Renewed:
+    """Sign the keys that are new, then renew what is due; what is refused stops nothing else.
+
+    Arguments: `requests` in PEM, by slot; `confirm`, called with a host and why it is asked, raises PkiError unless the
+    owner says that the host has made a new key. He is asked for a name that was revoked, too: whoever is on that host
+    can make another key.
+    """
+    before = len(ca.ledger.register.records)
+    usable = dict(requests)
+    refused: list[str] = []
+    confirmed: set[str] = set()
+
+    def once(host: str, why: str) -> None:
+        if host not in confirmed:
+            confirm(host, why)
+            confirmed.add(host)
+
+    for one in ca.wanted:
+        current = ca.ledger.register.current(one.slot)
+        if current is None or one.slot not in usable:
+            continue
+        try:
+            public = certificates.key_of_request(one, usable[one.slot])
+            if certificates.same_key(public, certificates.public_key(current.signed)):
+                continue
+            if ca.ledger.register.is_revoked(current):
+                once(one.host, f"{one.slot}: was revoked, and the request has another key")
+            else:
+                _sign(ca, one, usable[one.slot], once)
+        except PkiError as error:
+            refused.append(str(error))
+            del usable[one.slot]
+    done = ca.renew(
+        lambda need: {one.slot: usable[one.slot] for one in need if one.slot in usable}, everything=everything
+    )
+    lacking = tuple(one for one in done.lacking if one.slot not in requests)
+    return Renewed(ca.ledger.register.records[before:], lacking, (*refused, *done.refused))
 
 
 @pki.command()
@@ -187,8 +246,11 @@ def renew(this: Desk, folder: Path | None, everything: bool, passphrase_fd: int 
 @_authority
 @click.option("--reason", type=click.Choice(sorted(certificates.REASONS)), default="unspecified", show_default=True)
 @_passphrase
+@_show
 @click.pass_obj
-def revoke(this: Desk, host: str, use: str, authority: str | None, reason: str, passphrase_fd: int | None) -> None:
+def revoke(
+    this: Desk, host: str, use: str, authority: str | None, reason: str, passphrase_fd: int | None, plain: bool
+) -> None:
     """Revoke the certificates of HOST for a use. OpenBSD's syslogd(8) reads no CRL: shut the host out, and rotate."""
     register = this.store.read()
     found = {
@@ -198,6 +260,9 @@ def revoke(this: Desk, host: str, use: str, authority: str | None, reason: str, 
     }
     if len(found) != 1:
         raise PkiError(_which(host, use, found))
+    if plain:
+        _print(pki_plain.revocation(this.store, found.pop(), reason, this.now))
+        return
     with _at_work(this, passphrase_fd) as ca:
         _tell(ca.revoke(found.pop(), reason), "")
 
@@ -207,16 +272,28 @@ def revoke(this: Desk, host: str, use: str, authority: str | None, reason: str, 
 @click.option("--held", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--begin", is_flag=True, help="Begin a rotation.")
 @_passphrase
+@_show
 @click.pass_obj
-def rotate_ca(this: Desk, authority: str, folder: Path | None, begin: bool, passphrase_fd: int | None) -> None:
+def rotate_ca(
+    this: Desk, authority: str, folder: Path | None, begin: bool, passphrase_fd: int | None, plain: bool
+) -> None:
     """Do the next step of the rotation of AUTHORITY's root, if it is safe, and say what remains.
 
-    What the hosts have comes from HOST.pem in the folder --held: every certificate that its service has loaded.
+    The hosts are asked what their daemons have loaded; for one that cannot be reached, HOST.pem in the folder --held
+    will do: its roots and its certificates.
     """
-    held = _held(folder)
+    if plain:
+        _print(pki_plain.rotation(this.store, this.fleet, this.wanted, _declared(this, authority)))
+        return
+    register = this.store.read()
+    live = {each.slot for each in to_reissue(register, authority, this.wanted)}
+    under_way = [one for one in this.wanted if one.slot in live and len(register.roots(authority)) > 1]
+    held, silent = pki_hosts.held(this.fleet, this.ask, under_way, folder)
     with _at_work(this, passphrase_fd) as ca:
         done, step = ca.rotate(authority, held, begin=begin)
     _tell(done, "nothing was done")
+    for host, why in silent.items():
+        click.echo(f"{host}: {why}")
     click.echo(f"{authority}: {step.remains}")
 
 
@@ -231,7 +308,7 @@ def show(this: Desk, authority: str | None, host: str | None, use: str | None, p
     register = this.store.read()
     if authority is None:
         if plain:
-            _print(f"cat {_path(this.store.path)}")
+            click.echo(f"cat {pki_plain.name(this.store.path)}")
             return
         for record in register.records:
             click.echo(f"{record.at:%Y-%m-%d %H:%M:%S} {_words(record)}")
@@ -247,7 +324,7 @@ def show(this: Desk, authority: str | None, host: str | None, use: str | None, p
     if not found:
         raise PkiError(f"{authority}: there is no such certificate")
     if plain:
-        _print(f"openssl x509 -in {_path(path)} -text")
+        click.echo(f"openssl x509 -in {pki_plain.name(path)} -text")
         return
     click.echo("".join(each.certificate for each in found), nl=False)
 
@@ -318,30 +395,17 @@ def _wanted(this: Desk, host: str, use: str, authority: str | None) -> Wanted:
     return found[0]
 
 
+def _declared(this: Desk, name: str) -> Authority:
+    known = _authorities(this.wanted)
+    if name not in known:
+        raise PkiError(f"{name}: no service declares it: there are {', '.join(known) or 'none'}")
+    return known[name]
+
+
 def _which(host: str, use: str, found: set[str]) -> str:
     if not found:
         return f"{host}: no service there has a {use} certificate"
     return f"{host}: has several {use} certificates, name one with --authority: {', '.join(sorted(found))}"
-
-
-def _requests(folder: Path | None, need: Sequence[Wanted]) -> Mapping[str, str]:
-    if folder is None:
-        return {}
-    files = {one.slot: folder / f"{one.slot}.csr" for one in need}
-    return {name: path.read_text(errors="replace") for name, path in files.items() if path.is_file()}
-
-
-def _held(folder: Path | None) -> dict[str, frozenset[str]]:
-    if folder is None:
-        return {}
-    held: dict[str, frozenset[str]] = {}
-    for path in sorted(folder.glob("*.pem")):
-        try:
-            found = x509.load_pem_x509_certificates(path.read_bytes())
-        except ValueError:
-            raise PkiError(f"{path}: has no certificates in PEM") from None
-        held[path.stem] = frozenset(map(certificates.fingerprint, found))
-    return held
 
 
 def _tell(done: Sequence[Record], nothing: str) -> None:
@@ -381,50 +445,6 @@ def _current_files(store: Store, register: Register) -> list[Path]:
     return [*roots, *last.values()]
 
 
-def _plain_root(store: Store, authority: Authority) -> list[str]:
-    key = _path(store.key_path(authority.name, "SERIAL"))
-    permitted = [f"permitted;DNS:.{domain}" for domain in authority.domains]
-    permitted += [f"permitted;email:{certificates.NOWHERE}", f"permitted;URI:{certificates.NOWHERE}"]
-    excluded = ["excluded;IP:0.0.0.0/0.0.0.0", "excluded;IP:::/::"]
-    extensions = (
-        "basicConstraints=critical,CA:TRUE,pathlen:0",
-        "keyUsage=critical,keyCertSign,cRLSign",
-        f"nameConstraints=critical,{','.join([*permitted, *excluded])}",
-    )
-    added = " ".join(f"-addext {shlex.quote(each)}" for each in extensions)
-    return [
-        f"openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 | age --encrypt --passphrase -o {key}",
-        f"age --decrypt {key} | openssl req -x509 -new -key /dev/stdin -subj "
-        f"{shlex.quote(f'/O={authority.domains[0]}/CN={authority.name}')} "
-        f"-days {authority.root_days} {added} -out {_path(store.root_path(authority.name, 'SERIAL'))}",
-    ]
-
-
-def _plain_certificate(store: Store, one: Wanted) -> list[str]:
-    """Return the commands that sign the key in key.pub; the root that signs is in the register."""
-    root = store.read().signer(one.authority.name)
-    serial = "SERIAL" if root is None else root.serial
-    extensions = (
-        "basicConstraints=critical,CA:FALSE",
-        "keyUsage=critical,digitalSignature",
-        f"extendedKeyUsage={one.use}Auth",
-        f"subjectAltName={','.join(f'DNS:{name}' for name in one.names)}",
-        "subjectKeyIdentifier=hash",
-        "authorityKeyIdentifier=keyid",
-    )
-    signer = _path(store.root_path(one.authority.name, serial))
-    return [
-        f"printf '%s\\n' {' '.join(map(shlex.quote, extensions))} >extensions",
-        f"age --decrypt {_path(store.key_path(one.authority.name, serial))} | openssl x509 -new -force_pubkey key.pub "
-        f"-subj {shlex.quote(f'/CN={one.host}')} -CA {signer} -CAkey /dev/stdin -days {one.authority.leaf_days} "
-        f"-set_serial 0x$(openssl rand -hex 16) -extfile extensions -out {one.slot}.pem",
-    ]
-
-
-def _path(path: Path) -> str:
-    return shlex.quote(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))
-
-
-def _print(*commands: str) -> None:
+def _print(commands: Iterable[str]) -> None:
     for command in commands:
         click.echo(command)

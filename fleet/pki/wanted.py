@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleet.model.pki import Authority, Use
+from fleet.model.pki import Authority, Certificate, Use
 from fleet.model.site import Fleet
 
 
@@ -16,14 +16,24 @@ class PkiError(Exception):
 class Wanted:
     """A certificate that a host shall have.
 
-    `names` are its subject alternative names, the host's own first; `service` is the class that declares it.
+    `names` are its subject alternative names, the host's own first; `service` is the class that declares it, as it is
+    `declared`.
     """
 
-    authority: Authority
     host: str
-    use: Use
     names: tuple[str, ...]
     service: str
+    declared: Certificate
+
+    @property
+    def authority(self) -> Authority:
+        """Who signs it."""
+        return self.declared.authority
+
+    @property
+    def use(self) -> Use:
+        """What it is for."""
+        return self.declared.use
 
     @property
     def slot(self) -> str:
@@ -57,7 +67,7 @@ def wanted(fleet: Fleet) -> tuple[Wanted, ...]:
                 if outside:
                     domains = ", ".join(authority.domains)
                     raise PkiError(f"{where}: {', '.join(outside)}: not below {domains}, as {authority.name} requires")
-                this = Wanted(authority, host.name, declared.use, names, called)
+                this = Wanted(host.name, names, called, declared)
                 if this.slot in found:
                     raise PkiError(f"{where}: {this.slot} is a certificate of {found[this.slot].service} already")
                 found[this.slot] = this

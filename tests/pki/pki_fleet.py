@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
@@ -87,6 +90,44 @@ class Hosts:
         if new or one.slot not in self.keys:
             self.keys[one.slot] = ec.generate_private_key(ec.SECP256R1())
         return request(self.keys[one.slot], one.host)
+
+
+class Reached:
+    """The hosts as SSH reaches them: each is a folder that plays its /, and a shell runs there what it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.away: set[str] = set()
+        self.asked: list[str] = []
+
+    def __call__(self, site: Site, host: Host, command: str) -> subprocess.CompletedProcess[str]:
+        """Answer as `fleet.cli.console.ask`."""
+        del site
+        self.asked.append(host.name)
+        if host.name in self.away:
+            return subprocess.CompletedProcess([], 255, "", f"ssh: connect to host {host.name} port 22: No route\n")
+        root = str(self.folder / host.name)
+        moved = re.sub(r"(?<![\w.}/])/(etc|var)\b", rf"{root}/\1", command)
+        done = subprocess.run(["sh", "-c", moved], capture_output=True, text=True, check=False)
+        return subprocess.CompletedProcess([], done.returncode, done.stdout.replace(root, ""), done.stderr)
+
+    def file(self, host: str, path: str, text: str) -> Path:
+        """Write a file of a host."""
+        target = self.folder / host / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        return target
+
+    def has_key(self, one: Wanted, key: ec.EllipticCurvePrivateKey) -> None:
+        """Put a private key where the deploy makes it."""
+        text = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+        self.file(one.host, one.declared.key_path, text)
+
+    def have_keys(self, hosts: Hosts) -> None:
+        """Put the private keys of all hosts where the deploy makes them."""
+        for one in WANTED:
+            hosts.request(one)
+            self.has_key(one, hosts.keys[one.slot])
 
 
 def request(key: ec.EllipticCurvePrivateKey, name: str, *extensions: tuple[x509.ExtensionType, bool]) -> str:

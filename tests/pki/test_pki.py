@@ -9,7 +9,9 @@ import pty
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -26,10 +28,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from fleet.cli import console, pki_hosts
 from fleet.cli import pki as cli
 from fleet.cli.pki import Desk
 from fleet.model.base import InventoryError, check
 from fleet.model.pki import Authority, Certificate, Use
+from fleet.model.site import Host, Site
 from fleet.pki import certificates, keys
 from fleet.pki.ca import NewKeyError, no_requests
 from fleet.pki.due import DUE_DAYS, RED_DAYS, Item, Kind, State, summary, survey
@@ -47,6 +51,7 @@ from tests.pki.pki_fleet import (
     REAL_UNSEAL,
     WANTED,
     Hosts,
+    Reached,
     at_work,
     fleet_of,
     named,
@@ -480,7 +485,7 @@ def test_status_says_how_long_and_why(tmp_path: Path) -> None:
     with at_work(tmp_path) as ca:
         assert {item.why for item in survey(ca.ledger.register, WANTED, NOW)} == {
             "there is none: fleet pki init",
-            "there is none: it needs the host's request",
+            "there is none: deploy, fleet pki renew",
         }
     store = whole(tmp_path, hosts)
     assert all(item.state is State.FINE for item in items(store))
@@ -707,8 +712,13 @@ def test_an_authority_without_a_root_cannot_be_rotated() -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(Store(tmp_path / "pki"), WANTED)
+def reached(tmp_path: Path) -> Reached:
+    return Reached(tmp_path / "hosts")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, reached: Reached) -> Desk:
+    return Desk(Store(tmp_path / "pki"), FLEET, ask=reached)
 
 
 @pytest.fixture
@@ -728,9 +738,10 @@ def fleet_pki(desk: Desk) -> Callable[..., Result]:
 TYPED = PASSPHRASE.get_secret_value()
 
 
-def test_from_nothing_to_a_rotated_root_by_hand(
-    tmp_path: Path, desk: Desk, fleet_pki: Callable[..., Result], hosts: Hosts
+def test_by_hand_where_no_host_can_be_reached(
+    tmp_path: Path, desk: Desk, fleet_pki: Callable[..., Result], hosts: Hosts, reached: Reached
 ) -> None:
+    reached.away = set(NAMES)
     assert fleet_pki("status").exit_code == 1
     assert fleet_pki("init", typed="short").output == "a passphrase has at least 12 characters; nothing was made\n"
     done = fleet_pki("init", typed=TYPED)
@@ -742,14 +753,20 @@ def test_from_nothing_to_a_rotated_root_by_hand(
     assert x509.load_pem_x509_certificate(signed.output.encode()).subject.rfc4514_string() == "CN=virtie"
     lacking = fleet_pki("renew", typed=TYPED)
     assert lacking.exit_code == 1
-    assert "redis.db1.server: needs a request: fleet pki sign db1 server --authority redis" in lacking.output
+    assert (
+        "redis.db1.server: db1 cannot be asked: ssh: connect to host db1 port 22: No route; --requests FOLDER, or "
+        "fleet pki sign db1 server --authority redis\n"
+    ) in lacking.output
+    assert lacking.output.endswith("virtie: cannot be asked whether it has a new key\n")
     requests = tmp_path / "requests"
     requests.mkdir()
     for one in WANTED:
         (requests / f"{one.slot}.csr").write_text(hosts.request(one))
+    reached.asked.clear()
     renewed = fleet_pki("renew", "--requests", str(requests), typed=TYPED)
     assert renewed.exit_code == 0, renewed.output
-    assert fleet_pki("renew").output == "nothing was due\n"
+    assert fleet_pki("renew", "--requests", str(requests)).output == "nothing was due\n"
+    assert reached.asked == []
     shown = fleet_pki("status")
     assert shown.exit_code == 0, shown.output
     assert "manicouagan1" in shown.output
@@ -767,9 +784,12 @@ def test_from_nothing_to_a_rotated_root_by_hand(
             )
 
     assert "no rotation is under way" in fleet_pki("rotate-ca", "log").output
+    assert reached.asked == []
     begun = fleet_pki("rotate-ca", "log", "--begin", typed=TYPED)
     assert "safe to go on once they are on: db1, manicouagan1, virtie" in begun.output
-    assert "nothing was done" in fleet_pki("rotate-ca", "log").output
+    waiting = fleet_pki("rotate-ca", "log").output
+    assert "nothing was done" in waiting
+    assert "db1: cannot be asked: ssh: connect to host db1 port 22: No route; --held FOLDER" in waiting
     deploy()
     reissued = fleet_pki("rotate-ca", "log", "--held", str(held), typed=TYPED)
     assert "safe to drop the old root once they are on: db1, manicouagan1, virtie" in reissued.output
@@ -780,6 +800,239 @@ def test_from_nothing_to_a_rotated_root_by_hand(
     gone = fleet_pki("revoke", "virtie", "client", "--reason", "key-compromise", typed=TYPED)
     assert "revoked: key-compromise" in gone.output
     assert fleet_pki("status").exit_code == 1
+
+
+# What hosts are asked.
+
+
+def test_each_host_is_asked_once_and_what_it_lacks_is_said(
+    desk: Desk, fleet_pki: Callable[..., Result], hosts: Hosts, reached: Reached
+) -> None:
+    fleet_pki("init", typed=TYPED)
+    first = fleet_pki("renew", typed=TYPED)
+    assert first.exit_code == 1
+    lacks = "virtie has no key yet: deploy it first: the deploy makes its key"
+    assert f"log.virtie.client: {lacks}\n" in first.output
+    assert sorted(reached.asked) == sorted(NAMES)
+    reached.have_keys(hosts)
+    reached.file("virtie", VIRTIE.declared.key_path, "no key")
+    some = fleet_pki("renew", typed=TYPED)
+    assert some.exit_code == 1
+    why = f"{VIRTIE.declared.key_path} on virtie makes no request: deploy it: the deploy says what is wrong"
+    assert some.output.splitlines()[-1] == f"log.virtie.client: {why}"
+    reached.has_key(VIRTIE, hosts.keys[VIRTIE.slot])
+    last = fleet_pki("renew", typed=TYPED)
+    assert (last.exit_code, last.output.count("\n")) == (0, 1), last.output
+    register = desk.store.read()
+    for one in WANTED:
+        (issued,) = register.issued(one.slot)
+        assert certificates.same_key(certificates.public_key(issued.signed), hosts.keys[one.slot].public_key())
+    before = desk.store.path.read_bytes()
+    assert fleet_pki("renew").output == "nothing was due\n"
+    assert desk.store.path.read_bytes() == before
+
+
+def test_all_hosts_are_asked_at_the_same_time(desk: Desk, reached: Reached) -> None:
+    together = threading.Barrier(len(NAMES), timeout=20)
+
+    def slow(site: Site, host: Host, command: str) -> subprocess.CompletedProcess[str]:
+        together.wait()
+        return reached(site, host, command)
+
+    done = CliRunner().invoke(cli.pki, ["renew"], obj=replace(desk, ask=slow))
+    assert "has no key yet" in done.output, done.output
+    assert not together.broken
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ((0, "anything else\n", ""), "it said nothing"),
+        ((0, "anything else\n##KEYS##\n", ""), "Requests: not understood: 'anything else'"),
+        ((1, "##KEYS##\n", "doas: Operation not permitted\n\n"), "doas: Operation not permitted"),
+        ((255, "", "Host key verification failed.\r\n"), "Host key verification failed."),
+    ],
+)
+def test_a_host_that_says_something_else_was_not_asked(said: tuple[int, str, str], why: str) -> None:
+    def strange(*_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], *said)
+
+    found = pki_hosts.requests(FLEET, strange, WANTED, None)
+    assert not found.found
+    assert found.silent == frozenset(NAMES)
+    assert found.missing[VIRTIE.slot].startswith(f"virtie cannot be asked: {why}; --requests FOLDER")
+
+
+def test_what_a_host_is_asked_reaches_roots_shell_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, body in {
+        "ssh": 'printf \'%s\\n\' "$@" >"$0.said"; for last; do :; done; exec sh -c "$last"',
+        "doas": 'shift; "$@"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    connection = FLEET.host("virtie").connection.model_copy(update={"escalate": "doas"})
+    host = FLEET.host("virtie").model_copy(update={"connection": connection})
+    done = console.ask(FLEET.sites[0], host, "cat; printf '%s\\n' \"it's $((1 + 1))\"; exit 3")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "it's 2\n", "")
+    said = (tmp_path / "ssh.said").read_text()
+    assert "BatchMode=yes" in said
+    assert "StrictHostKeyChecking=yes" in said
+
+
+def _reinstalled(reached: Reached, hosts: Hosts) -> str:
+    """Let virtie have a new key, and return the request for it."""
+    asked = hosts.request(VIRTIE, new=True)
+    reached.has_key(VIRTIE, hosts.keys[VIRTIE.slot])
+    return asked
+
+
+def _is_of(desk: Desk, hosts: Hosts) -> bool:
+    current = desk.store.read().current(VIRTIE.slot)
+    assert current is not None
+    return certificates.same_key(certificates.public_key(current.signed), hosts.keys[VIRTIE.slot].public_key())
+
+
+def test_a_host_with_a_new_key_gets_nothing_without_the_owners_word(
+    desk: Desk, fleet_pki: Callable[..., Result], hosts: Hosts, reached: Reached
+) -> None:
+    fleet_pki("init", typed=TYPED)
+    reached.have_keys(hosts)
+    fleet_pki("renew", typed=TYPED)
+    _reinstalled(reached, hosts)
+    code, out, seen = _typing(desk, ["renew", "--all"], "db1")
+    assert code == 1
+    assert "log.virtie.client: has a valid certificate, and the request has another key; 'db1' is not 'virtie'" in out
+    assert "If virtie has made a new key, type its name: " in seen
+    # All else was renewed meanwhile, virtie's too: with the key that it had.
+    assert out.count(", until ") == len(WANTED)
+    assert not _is_of(desk, hosts)
+    code, out, _ = _typing(desk, ["renew"], "virtie")
+    assert (code, out.count("\n")) == (0, 1), out
+    assert _is_of(desk, hosts)
+    code, out, seen = _typing(desk, ["renew"], "")
+    assert (code, out) == (0, "nothing was due\n")
+
+
+def test_one_word_is_for_all_certificates_of_a_host(tmp_path: Path) -> None:
+    hosts = Hosts()
+    whole(tmp_path, hosts)
+    fresh = {one.slot: hosts.request(one, new=True) for one in WANTED if one.host == "manicouagan1"}
+    asked: list[str] = []
+    with at_work(tmp_path) as ca:
+        done = cli.renewed(ca, fresh, lambda host, why: asked.append(f"{host}: {why}"))
+    assert asked == ["manicouagan1: log.manicouagan1.client: has a valid certificate, and the request has another key"]
+    assert {record.host for record in done.done if isinstance(record, Issued)} == {"manicouagan1"}
+    assert len(done.done) == 2
+
+
+def test_whoever_is_on_a_host_that_was_revoked_gets_nothing_by_a_new_key(
+    desk: Desk, fleet_pki: Callable[..., Result], hosts: Hosts, reached: Reached
+) -> None:
+    fleet_pki("init", typed=TYPED)
+    reached.have_keys(hosts)
+    fleet_pki("renew", typed=TYPED)
+    fleet_pki("revoke", "virtie", "client", "--reason", "key-compromise", typed=TYPED)
+    same = fleet_pki("renew", typed=TYPED)
+    why = "log.virtie.client: the request has a key that was revoked: the host has to make another"
+    assert (same.exit_code, same.output) == (1, f"nothing was renewed\n{why}\n")
+    _reinstalled(reached, hosts)
+    code, out, _ = _typing(desk, ["renew"], "no")
+    assert code == 1
+    assert "log.virtie.client: was revoked, and the request has another key; 'no' is not 'virtie'" in out
+    assert not _is_of(desk, hosts)
+    code, out, _ = _typing(desk, ["renew"], "virtie")
+    assert code == 0, out
+    assert _is_of(desk, hosts)
+
+
+def test_a_host_with_the_key_of_another_is_refused(
+    fleet_pki: Callable[..., Result], hosts: Hosts, reached: Reached
+) -> None:
+    fleet_pki("init", typed=TYPED)
+    reached.have_keys(hosts)
+    fleet_pki("renew", typed=TYPED)
+    reached.has_key(VIRTIE, hosts.keys[DB1.slot])
+    stolen = fleet_pki("renew", typed=TYPED)
+    assert stolen.exit_code == 1
+    assert "log.virtie.client: the request has the key of log.db1.client; refused" in stolen.output
+
+
+def _deployed(desk: Desk, reached: Reached, *names: str) -> None:
+    """Do to these hosts what a deploy does with what is published."""
+    register = desk.store.read()
+    for one in WANTED:
+        current = register.current(one.slot)
+        if one.host in names and current is not None:
+            roots = "".join(root.certificate for root in register.roots(one.authority.name))
+            reached.file(one.host, one.declared.certificate_path, current.certificate)
+            reached.file(one.host, one.declared.roots_path, roots)
+
+
+def test_a_rotation_asks_the_hosts_what_their_daemons_have_loaded(
+    desk: Desk, fleet_pki: Callable[..., Result], hosts: Hosts, reached: Reached
+) -> None:
+    fleet_pki("init", typed=TYPED)
+    reached.have_keys(hosts)
+    fleet_pki("renew", typed=TYPED)
+    _deployed(desk, reached, *NAMES)
+    fleet_pki("rotate-ca", "log", "--begin", typed=TYPED)
+    assert "safe to go on once they are on: db1, manicouagan1, virtie." in fleet_pki("rotate-ca", "log").output
+    _deployed(desk, reached, "db1", "manicouagan1", "virtie")
+    # The daemon of virtie does not run with it yet, and of manicouagan1's two sets one was rolled back.
+    pending = reached.file("virtie", "/var/db/homefleet/pending/log-client", "")
+    server = named("log.manicouagan1.server").declared
+    reached.file("manicouagan1", server.roots_path, desk.store.read().roots("log")[0].certificate)
+    assert "safe to go on once they are on: manicouagan1, virtie." in fleet_pki("rotate-ca", "log").output
+    pending.unlink()
+    reached.away = {"db1"}
+    _deployed(desk, reached, "manicouagan1")
+    waiting = fleet_pki("rotate-ca", "log").output
+    assert "safe to go on once they are on: db1." in waiting
+    assert "db1: cannot be asked: ssh: connect to host db1 port 22: No route; --held FOLDER" in waiting
+    reached.away = set()
+    reissued = fleet_pki("rotate-ca", "log", typed=TYPED)
+    assert "safe to drop the old root once they are on: db1, manicouagan1, virtie" in reissued.output
+    _deployed(desk, reached, "db1", "virtie")
+    assert "safe to drop the old root once they are on: manicouagan1" in fleet_pki("rotate-ca", "log").output
+    _deployed(desk, reached, "manicouagan1")
+    assert "dropped" in fleet_pki("rotate-ca", "log").output
+    assert fleet_pki("status").exit_code == 0
+
+
+def test_what_is_no_certificate_was_not_loaded(reached: Reached) -> None:
+    text = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    reached.file("virtie", VIRTIE.declared.certificate_path, text)
+    found, silent = pki_hosts.held(FLEET, reached, [VIRTIE], None)
+    assert found == {}
+    assert silent["virtie"].startswith("cannot be asked: ")
+
+
+def test_the_plain_commands_ask_the_same_hosts(
+    desk: Desk, fleet_pki: Callable[..., Result], hosts: Hosts, reached: Reached
+) -> None:
+    fleet_pki("init", typed=TYPED)
+    said = fleet_pki("renew", "--show").output
+    question = "root@virtie.example 'openssl req -new -key /etc/ssl/private/log-client.key -subj /CN=virtie'"
+    assert f"{question} >log.virtie.client.csr\n" in said
+    assert said.count(" openssl x509 -new ") == len(WANTED)
+    reached.have_keys(hosts)
+    fleet_pki("renew", typed=TYPED)
+    assert "ssh" not in fleet_pki("renew", "--show").output
+    assert "age --encrypt" in fleet_pki("rotate-ca", "log", "--show").output
+    fleet_pki("rotate-ca", "log", "--begin", typed=TYPED)
+    reissue = fleet_pki("rotate-ca", "log", "--show").output
+    assert "'cat /etc/ssl/log-client-roots.pem /etc/ssl/log-client.crt' >virtie.pem\n" in reissue
+    assert reissue.count(f"-CA {desk.store.root_path('log', desk.store.read().roots('log')[-1].serial)} ") == 4
+    _deployed(desk, reached, *NAMES)
+    fleet_pki("rotate-ca", "log", typed=TYPED)
+    assert fleet_pki("rotate-ca", "log", "--show").output.splitlines()[-1].startswith("cp ")
+    reached.asked.clear()
+    assert fleet_pki("revoke", "virtie", "client", "--show").exit_code == 0
+    assert "log.virtie.client" not in {
+        each.slot for each in desk.store.read().issued() if desk.store.read().is_revoked(each)
+    }
+    assert reached.asked == []
 
 
 @pytest.fixture
@@ -815,8 +1068,8 @@ def test_a_wrong_passphrase_changes_nothing(desk: Desk, fleet_pki: Callable[...,
     assert desk.store.path.read_bytes() == before
 
 
-def _typing(desk: Desk, text: str, answer: str) -> tuple[int, str, str]:
-    """Run `fleet pki sign virtie client` in a process with a terminal of its own; return code, output, terminal."""
+def _typing(desk: Desk, words: list[str], answer: str, text: str = "") -> tuple[int, str, str]:
+    """Run a verb in a process with a terminal of its own; return code, output, terminal."""
     leader, follower = pty.openpty()
     read, write = os.pipe()
     os.write(write, f"{TYPED}\n".encode())
@@ -825,12 +1078,14 @@ def _typing(desk: Desk, text: str, answer: str) -> tuple[int, str, str]:
         "import sys, fcntl, termios; fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0)\n"
         "from pathlib import Path\n"
         "from fleet.cli.pki import Desk, pki\nfrom fleet.pki import keys\nfrom fleet.pki.store import Store\n"
-        "from tests.pki.pki_fleet import WANTED, quick_seal, quick_unseal\n"
+        "from tests.pki.pki_fleet import FLEET, Reached, quick_seal, quick_unseal\n"
         "keys.seal, keys.unseal = quick_seal, quick_unseal\n"
-        "pki(['sign', 'virtie', 'client', '--passphrase-fd', sys.argv[2]], obj=Desk(Store(Path(sys.argv[3])), WANTED))"
+        "folder = Path(sys.argv[3])\n"
+        "desk = Desk(Store(folder), FLEET, ask=Reached(folder.parent / 'hosts'))\n"
+        "pki([*sys.argv[4:], '--passphrase-fd', sys.argv[2]], obj=desk)"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", driver, str(follower), str(read), str(desk.store.folder)],
+        [sys.executable, "-c", driver, str(follower), str(read), str(desk.store.folder), *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -840,6 +1095,7 @@ def _typing(desk: Desk, text: str, answer: str) -> tuple[int, str, str]:
     )
     os.write(leader, f"{answer}\n".encode())
     out, _ = child.communicate(text, timeout=60)
+    os.set_blocking(leader, False)
     seen = os.read(leader, 4096).decode()
     for each in (leader, follower, read):
         os.close(each)
@@ -852,12 +1108,12 @@ def test_a_new_key_is_signed_after_the_name_is_typed(
     fleet_pki("init", typed=TYPED)
     fleet_pki("sign", "virtie", "client", typed=TYPED, text=hosts.request(VIRTIE))
     new = hosts.request(VIRTIE, new=True)
-    code, out, seen = _typing(desk, new, "db1")
+    code, out, seen = _typing(desk, ["sign", "virtie", "client"], "db1", new)
     assert code == 1
     assert "'db1' is not 'virtie'; nothing was signed" in out
     assert "If virtie has made a new key, type its name: " in seen
     assert len(desk.store.read().issued(VIRTIE.slot)) == 1
-    code, out, _ = _typing(desk, new, "virtie")
+    code, out, _ = _typing(desk, ["sign", "virtie", "client"], "virtie", new)
     assert code == 0, out
     current = desk.store.read().current(VIRTIE.slot)
     assert current is not None
@@ -868,8 +1124,8 @@ def test_without_a_terminal_no_passphrase_is_taken_from_the_request(desk: Desk) 
     driver = (
         "import sys; from pathlib import Path\n"
         "from fleet.cli.pki import Desk, pki\nfrom fleet.pki.store import Store\n"
-        "from tests.pki.pki_fleet import WANTED\n"
-        "pki(['init'], obj=Desk(Store(Path(sys.argv[1])), WANTED))"
+        "from tests.pki.pki_fleet import FLEET\n"
+        "pki(['init'], obj=Desk(Store(Path(sys.argv[1])), FLEET))"
     )
     done = subprocess.run(
         [sys.executable, "-c", driver, str(desk.store.folder)],
@@ -896,8 +1152,8 @@ def test_no_two_certificates_have_one_name() -> None:
     assert len({one.slot for one in two}) == 2
 
 
-def test_the_labs_passphrase_is_made_at_first_use(tmp_path: Path) -> None:
-    lab = Desk(Store(tmp_path / "pki"), WANTED, lab=True)
+def test_the_labs_passphrase_is_made_at_first_use(tmp_path: Path, desk: Desk) -> None:
+    lab = replace(desk, lab=True)
     done = CliRunner().invoke(cli.pki, ["init"], obj=lab)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "pki" / "passphrase").stat().st_mode & 0o777 == 0o600
@@ -910,6 +1166,13 @@ def test_the_fleets_desk_lies_beside_its_secrets() -> None:
     assert this.store.folder.parts[-2:] == ("secrets", "pki")
     assert not this.lab
     assert this.wanted == WANTED
+
+
+def test_the_lab_has_a_pki_of_its_own() -> None:
+    lab, ours = (CliRunner().invoke(cli.pki, [*words, "init", "--show"]) for words in (["--lab"], []))
+    assert lab.exit_code == ours.exit_code == 0
+    assert " -o .lab/0/secrets/pki/log/SERIAL.key.age\n" in lab.output
+    assert " -o secrets/pki/log/SERIAL.key.age\n" in ours.output
 
 
 def test_the_records_are_lines_of_json(tmp_path: Path) -> None:

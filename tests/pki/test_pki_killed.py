@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from fleet.cli.pki import renewed
 from fleet.pki import certificates, keys
 from fleet.pki.ca import Ca, no_requests
 from fleet.pki.due import Kind, State, survey
@@ -80,6 +81,11 @@ def _rooted(folder: Path, hosts: Hosts) -> None:
         ca.init()
 
 
+def _reinstalled(folder: Path, hosts: Hosts) -> None:
+    whole(folder, hosts)
+    hosts.request(VIRTIE, new=True)
+
+
 def _two_roots(folder: Path, hosts: Hosts) -> None:
     whole(folder, hosts)
     with at_work(folder) as ca:
@@ -103,6 +109,12 @@ def _sign(ca: Ca, hosts: Hosts) -> None:
 
 def _renew(ca: Ca, hosts: Hosts) -> None:
     ca.renew(hosts)
+
+
+def _renew_asking(ca: Ca, hosts: Hosts) -> None:
+    done = renewed(ca, hosts(WANTED), lambda *_: None)
+    assert not done.refused
+    assert not done.lacking
 
 
 def _revoke(ca: Ca, hosts: Hosts) -> None:
@@ -134,6 +146,8 @@ VERBS = {
     "init": Verb(_nothing, NOW, _init),
     "sign": Verb(_rooted, NOW, _sign),
     "renew": Verb(whole, LATER, _renew),
+    "renew: first requests": Verb(_rooted, NOW, _renew_asking),
+    "renew: a new key": Verb(_reinstalled, LATER, _renew_asking),
     "revoke": Verb(whole, NOW, _revoke),
     "rotate: begin": Verb(whole, NOW, _begin),
     "rotate: reissue": Verb(_two_roots, NOW, _reissue),
@@ -281,7 +295,7 @@ def test_a_verb_that_dies_anywhere_is_taken_up_again(name: str, memory: Path) ->
             register = Store(folder).read()
             found = sorted(record.what for record in register.records if record.what != "begun")
             assert found == sorted(wanted) or (name == "sign" and found == sorted([*wanted, "issued"])), (number, call)
-            if name in ("renew", "rotate: drop"):
+            if name.startswith("renew") or name == "rotate: drop":
                 states = {item.state for item in survey(register, WANTED, verb.now)}
                 assert states == {State.FINE}, (number, call)
 

@@ -23,7 +23,17 @@ from fleet.cli import pki as cli
 from fleet.cli.pki import Desk
 from fleet.pki import certificates, keys
 from tests.compare.pki import PROPERTIES, Exhibit, accepts, extension, openssl, ours
-from tests.pki.pki_fleet import PASSPHRASE, WANTED, Hosts, named, quick_seal, quick_unseal, request, whole
+from tests.pki.pki_fleet import (
+    FLEET,
+    PASSPHRASE,
+    Hosts,
+    at_work,
+    named,
+    quick_seal,
+    quick_unseal,
+    request,
+    whole,
+)
 
 TODAY = datetime.now(UTC).replace(microsecond=0)
 """The real one: certtool(1) of Debian 12 cannot be told of another."""
@@ -233,7 +243,7 @@ def test_age_opens_the_key_of_a_root(exhibit: Exhibit, tmp_path: Path) -> None:
 
 
 def test_the_plain_commands_make_the_same(chain: Chain, tmp_path: Path) -> None:
-    desk = Desk(chain.store, WANTED)
+    desk = Desk(chain.store, FLEET)
     one = named("log.virtie.client")
     key = keys.unseal(chain.store.key(chain.root), PASSPHRASE, "the root")
     clear = tmp_path / "clear"
@@ -255,6 +265,30 @@ def test_the_plain_commands_make_the_same(chain: Chain, tmp_path: Path) -> None:
     script = script.replace(str(chain.store.root_path("log", "SERIAL")), str(made))
     subprocess.run(["sh", "-euc", script], cwd=tmp_path, check=True, capture_output=True)
     assert _described(made, subject=False) == _described(chain.path, subject=False)
+
+
+def test_the_plain_commands_revoke_as_the_verb_does(chain: Chain, tmp_path: Path) -> None:
+    with at_work(chain.store.folder, TODAY) as ca:
+        ca.revoke("log.db1.client", "superseded")
+        ca.revoke("log.manicouagan1.client", "unspecified")
+    words = ["revoke", "virtie", "client", "--reason", "key-compromise", "--show"]
+    said = CliRunner().invoke(cli.pki, words, obj=Desk(chain.store, FLEET)).output
+    key = keys.unseal(chain.store.key(chain.root), PASSPHRASE, "the root")
+    clear = tmp_path / "clear"
+    clear.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    sealed = shlex.quote(str(chain.store.key_path("log", chain.root.serial)))
+    assert f"age --decrypt {sealed}" in said
+    script = said.replace(f"age --decrypt {sealed}", f"cat {shlex.quote(str(clear))}")
+    subprocess.run(["sh", "-euc", script], cwd=tmp_path, check=True, capture_output=True)
+    with at_work(chain.store.folder, TODAY) as ca:
+        ca.revoke("log.virtie.client", "key-compromise")
+    by_hand, by_verb = (
+        openssl("crl", "-in", path, "-noout", "-text", "-verify", "-CAfile", chain.path)
+        for path in (tmp_path / "crl.pem", chain.store.crl_path("log"))
+    )
+    shape = r"(?:Signature Algorithm|Issuer|Serial Number): .*|(?:CRL Number|CRL Reason Code|Key Identifier): *\n +.*"
+    assert sorted(re.findall(shape, by_hand)) == sorted(re.findall(shape, by_verb))
+    assert by_hand.count("Serial Number") == 3
 
 
 def _described(certificate: Path, *, subject: bool = True) -> tuple[object, ...]:
