@@ -73,8 +73,18 @@ class Talking(Service):
         del host, fleet
         return ()
 
+    def admits(self, host: Host, fleet: Fleet) -> tuple[str, ...]:
+        """Return lines of pf.conf(5) for peers that the inventory names, who come in whatever the bans say."""
+        del host, fleet
+        return ()
+
     def filters(self, host: Host, fleet: Fleet) -> tuple[str, ...]:
         """Return lines of pf.conf(5) for what is neither a socket of the host nor a connection of it: routing."""
+        del host, fleet
+        return ()
+
+    def shuts(self, host: Host, fleet: Fleet) -> tuple[Net, ...]:
+        """Return who shall not come in any more, beside those that sockets of the host are shut for."""
         del host, fleet
         return ()
 
@@ -90,7 +100,7 @@ def own_addresses(host: Host, fleet: Fleet) -> tuple[Net, ...]:
     found: list[Net] = list(site.deployment.addresses) if site.deployment is not None else []
     for other in fleet.sites:
         addresses = [address.ip for each in other.hosts for nic in each.interfaces for address in nic.addresses]
-        found += [alone(address) for address in addresses if other.name == site.name or not _is_private(address)]
+        found += [alone(address) for address in addresses if other.name == site.name or not is_private(address)]
     return collapsed(found)
 
 
@@ -134,6 +144,12 @@ class Pf(Service):
         for listen in listens:
             for name in _tables_of(listen):
                 tables.setdefault(name, Table(name=name))
+        shut = collapsed(
+            [
+                *(net for listen in listens for net in listen.shut),
+                *(net for service in talking for net in service.shuts(host, fleet)),
+            ]
+        )
         banning = {listen.table for listen in listens if isinstance(listen, Limited)} | {BANS.name}
         yield FileSet(
             name="pf",
@@ -161,6 +177,7 @@ class Pf(Service):
                     open=[(_words(listen), self._limits(listen)) for listen in listens if _is_for_anyone(listen)],
                     going_out=[line for service in talking for line in _out(service.connects(host, fleet))],
                     matches=[line for service in talking for line in service.translates(host, fleet)],
+                    admitted=[line for service in talking for line in service.admits(host, fleet)],
                     rules=[line for service in talking for line in service.filters(host, fleet)],
                     defaults=", ".join(self.state_defaults),
                 ),
@@ -168,7 +185,8 @@ class Pf(Service):
             check=f"pfctl -nf {{new}}{CONF}",
             before=SAVE_RULES,
             undo=":",
-            apply=f"pfctl -f {CONF} && {{ {_ENABLED}; }}",
+            # A state outlives the rule that made it.
+            apply="".join([f"pfctl -f {CONF} && {{ {_ENABLED}; }}", *(f" && pfctl -k {shown(net)}" for net in shut)]),
             undo_at_boot=f"pfctl -f {CONF}",
             dangerous=True,
         )
@@ -227,7 +245,8 @@ def alone(address: IPv4Address | IPv6Address) -> Net:
     return IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)
 
 
-def _is_private(address: IPv4Address | IPv6Address) -> bool:
+def is_private(address: IPv4Address | IPv6Address) -> bool:
+    """Return whether `address` means something at its own site only; RFC 1918, RFC 4193."""
     if isinstance(address, IPv4Address):
         return any(address in net for net in _PRIVATE[0])
     return any(address in net for net in _PRIVATE[1])

@@ -97,14 +97,17 @@ def _matches(host: Host, parsed: Parsed, rule: Rule, packet: Packet, tag: str) -
 
 
 def result(host: Host, packet: Packet) -> tuple[bool, str, bool]:
-    """Return whether `packet` passes, with which tag, and whether its source is translated."""
+    """Return whether `packet` passes, with which tag, and whether it is translated."""
     parsed = _read(host.name)
     passes, tag, translated = True, packet.tag, False
     for rule in parsed.ruleset.rules:
         if not _matches(host, parsed, rule, packet, tag):
             continue
         tag = rule.tag or tag
-        translated = translated or rule.nat is not None
+        translated = translated or rule.nat is not None or rule.rdr is not None
+        if rule.rdr is not None:
+            assert rule.rdr.port == 0
+            packet = dataclasses.replace(packet, dest=str(rule.rdr.target))
         if rule.action != "match":
             passes = rule.action == "pass"
         if rule.quick:
@@ -193,6 +196,20 @@ def test_the_flat_reaches_the_internet_through_its_router(
     assert passes and tag == "through"
     leaving = Packet("out", "em0", protocol, source, dest, 443, tag=tag)
     assert result(pancake, leaving) == (True, "through", translated)
+
+
+@pytest.mark.parametrize(
+    ("source", "port", "passes"),
+    [("192.0.2.53", 6514, True), ("198.51.100.80", 6514, True), (STRANGER, 6514, False), ("192.0.2.53", 6515, False)],
+)
+def test_what_crosses_is_handed_on_to_who_declares_it_and_for_nobody_else(source: str, port: int, passes: bool) -> None:
+    pancake = FLEET.host("pancake")
+    found, tag, translated = result(pancake, Packet("in", "em0", "tcp", source, "203.0.113.2", port))
+    assert (found, tag, translated) == (passes, "crossing" if passes else "", passes)
+    handed_on = Packet("out", "em1", "tcp", source, "192.168.1.21", port, tag=tag)
+    assert not passes or result(pancake, handed_on)[0]
+    arriving = Packet("in", "vio0", "tcp", source, "192.168.1.21", port)
+    assert result(FLEET.host("manicouagan1"), arriving)[0] is passes
 
 
 def test_too_many_connections_are_banned_from_the_whole_host() -> None:
