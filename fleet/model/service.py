@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from fleet.model.base import Model
 from fleet.model.pki import Certificate
 from fleet.model.secret import is_marked
-from fleet.model.types import Name, Port, Size
+from fleet.model.types import FilePath, Name, Port, Size
 
 if TYPE_CHECKING:
     from fleet.model.site import Fleet, Host
@@ -25,7 +25,9 @@ class Listen(Model):
     """A socket that a service listens on, and for whom: the firewall lets in nothing else.
 
     `during` names a table of addresses that is empty at rest and filled for a bounded time; without it the
-    socket is open to `source` always.
+    socket is open to `source` always. What `crosses` is for peers at other sites too: the router of this one lets in
+    those of `source` that are outside, and hands them on. `shut` are peers that shall not come in any more: what they
+    have open is cut.
     """
 
     port: Port
@@ -33,6 +35,8 @@ class Listen(Model):
     last_port: Port | None = None
     source: tuple[IPv4Network | IPv6Network, ...] = ANYONE
     during: str | None = None
+    crosses: bool = False
+    shut: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
 class Daemon(Model):
@@ -118,6 +122,22 @@ class Table(Model):
     expires: int | None = Field(default=None, ge=60)
 
 
+class LogFile(Model):
+    """A file that a daemon writes its log into: it has to be there, and its content is not ours; newsyslog.conf(5).
+
+    Arguments: `keep`, how many rotated ones are kept; `when` it is rotated, such as ``$D0``, each midnight;
+    `kilobytes`, at what size besides, None for any.
+    """
+
+    path: FilePath
+    owner: str = "root"
+    group: str = "wheel"
+    mode: int = Field(default=0o640, ge=0, le=0o777)
+    keep: int = Field(ge=0, le=3660)
+    when: str = "$D0"
+    kilobytes: int | None = Field(default=None, ge=1)
+
+
 class File(Model):
     """One file as it is on the host: absolute path, whole text, owner, group and mode.
 
@@ -125,19 +145,12 @@ class File(Model):
     secret in it always counts as such.
     """
 
-    path: str
+    path: FilePath
     text: str
     owner: str = "root"
     group: str = "root"
     mode: int = Field(default=0o644, ge=0, le=0o777)
     secret: bool = False
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        if not value.startswith("/") or "/../" in value or value.endswith("/") or "\n" in value:
-            raise ValueError(f"{value!r} is no absolute path of a file")
-        return value
 
     @field_validator("text")
     @classmethod
@@ -248,7 +261,6 @@ class Volume(Model):
 
 class Declaration(Model):
     """All that a service wants of its host, said once (DESIGN, "One declaration, many uses").
-
     `state` has no default: a service that forgets its backup is an error.
     """
 
@@ -266,6 +278,7 @@ class Declaration(Model):
     guests: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
     certificates: tuple[Certificate, ...] = ()
+    logs: tuple[LogFile, ...] = ()
     state: NoState | Backup
 
 
@@ -292,6 +305,10 @@ class Service(Model):
         The paths are below the folder of the program; for review and for parsers, never written by us.
         """
         del host, fleet
+        return ()
+
+    def log_sockets(self) -> Iterable[str]:
+        """Yield the sockets that syslogd(8) opens beside its own, for a chrooted daemon that knows no sendsyslog(2)."""
         return ()
 
     def networks_named(self) -> Iterable[tuple[str, str]]:
