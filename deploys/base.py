@@ -12,9 +12,11 @@ from deploys.services.nftables import Nftables
 from deploys.services.ntpd import Ntpd
 from deploys.services.pf import Pf
 from deploys.services.resolver import Resolver
+from deploys.services.rsyslog import Rsyslog
 from deploys.services.sshd import Sshd
 from deploys.services.sudo import Sudo
 from deploys.services.sysctl import Sysctl
+from deploys.services.syslogd import Syslogd
 from deploys.services.timesyncd import Timesyncd
 from deploys.services.tools import Tools
 from deploys.services.totp import Totp
@@ -32,6 +34,7 @@ OPENBSD: tuple[type[Service], ...] = (
     Sysctl,
     Ntpd,
     Resolver,
+    Syslogd,
     Mail,
     Motd,
     Daily,
@@ -43,6 +46,7 @@ UBUNTU: tuple[type[Service], ...] = (
     Accounts,
     Totp,
     Timesyncd,
+    Rsyslog,
     Mail,
     UnattendedUpgrades,
     Sudo,

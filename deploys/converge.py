@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
 from pydantic import SecretStr
 from pyinfra import host, inventory
 from pyinfra.api.exceptions import DeployError
 
 from deploys.openbsd import openbsd
-from deploys.parts import hooks, own_sets, sets
+from deploys.parts import certificate_keys, hooks, rendered
 from deploys.services.hypervisor import definition
 from facts.linux.domain import to_xml
-from fleet.connector import Presence, never_show, outcome, reach, record_of
-from fleet.load import current
+from fleet.connector import Presence, never_show, outcome, reach, record_of, remark
+from fleet.load import current, pki_folder
 from fleet.model.secret import fill
 from fleet.model.service import Declaration, Service
 from fleet.model.site import Fleet, Host, Os
+from fleet.pki.due import summary, survey
+from fleet.pki.store import Store
+from fleet.pki.wanted import PkiError
+from fleet.pki.wanted import wanted as certificates
 from fleet.secrets.vault import Vault, open_for
 from fleet.secrets.wanted import wanted
 from operations.filesets import filesets, settle, unsettled
+from operations.keys import keys
 from operations.linux.accounts import accounts
 from operations.linux.daemons import daemons
 from operations.linux.domains import domains
@@ -49,6 +54,7 @@ def converge(*selected: type[Service]) -> None:
     if not mine:
         return
     vault = _opened(fleet, selected)
+    _say_what_is_due(fleet, me)
     record = record_of(host.name)
     record.concerned = True
     presence = reach(host)
@@ -67,6 +73,17 @@ def _selected(me: Host, selected: tuple[type[Service], ...]) -> list[Service]:
     """Return the services of `me` that a run is about, none if it does not concern this host."""
     mine = [service for service in me.services if isinstance(service, selected) or service.base]
     return mine if Service in selected or not all(service.base for service in mine) else []
+
+
+def _say_what_is_due(fleet: Fleet, me: Host) -> None:
+    """End the run with a line about the private certificates, if any has to be seen to."""
+    try:
+        register = Store(pki_folder(fleet.site_of(me))).read()
+        due = summary(survey(register, certificates(fleet), datetime.now(UTC)))
+    except PkiError as error:
+        raise DeployError(str(error)) from None
+    if due is not None:
+        remark(due)
 
 
 _VAULTS: dict[tuple[type[Service], ...], Vault] = {}
@@ -102,8 +119,10 @@ def _ubuntu(fleet: Fleet, me: Host, mine: list[Service], values: Mapping[str, Se
     said = [service.declares(me, fleet) for service in mine]
     # Of what is one list for the whole host, a role's run keeps the other services' part.
     everything = [what for _, what in fleet.declarations(me)]
-    if any(what.classes or what.jobs or what.sysctls or what.tables for what in everything):
-        raise DeployError(f"{me.name}: login classes, jobs, sysctls and tables of {me.os} hosts are not brought about")
+    if any(what.classes or what.jobs or what.sysctls or what.tables or what.logs for what in everything):
+        raise DeployError(
+            f"{me.name}: login classes, jobs, sysctls, tables and log files of {me.os} hosts are not brought about"
+        )
     hosted = _hosted(fleet, me, said)
     going = [_going]
     if hosted is not None:
@@ -116,12 +135,12 @@ def _ubuntu(fleet: Fleet, me: Host, mine: list[Service], values: Mapping[str, Se
         name="Accounts",
         _if=going,
     )
+    keys(wanted=certificate_keys(fleet, me, mine), openbsd=False, name="Keys", _if=going)
     hooks(fleet, me, mine, "prepares")
     wished = tuple(daemon for what in said for daemon in what.daemons)
-    filesets(
-        sets=tuple(sets(fleet, me, mine)), values=values, followed=unsettled(wished), name="Configuration", _if=going
-    )
-    daemons(wanted=wished, own=own_sets(fleet, me, mine), name="Daemons", _if=going)
+    configuration = rendered(fleet, me, mine)
+    filesets(sets=configuration.sets, values=values, followed=unsettled(wished), name="Configuration", _if=going)
+    daemons(wanted=wished, own=configuration.own, name="Daemons", _if=going)
     settle(daemons=wished, name="Settled sets", _if=going)
     hooks(fleet, me, mine, "converges")
     if hosted is not None:

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import SecretStr
 
-from deploys.parts import hooks, own_sets, sets
+from deploys.parts import certificate_keys, hooks, rendered
 from fleet.model.secret import fill
 from fleet.model.service import Service
 from fleet.model.site import Fleet, Host
 from operations.filesets import filesets, settle, unsettled
+from operations.keys import keys
 from operations.openbsd.accounts import accounts
 from operations.openbsd.daemons import daemons
 from operations.openbsd.jobs import jobs
+from operations.openbsd.logfiles import logfiles
 from operations.openbsd.packages import packages
 from operations.openbsd.sysctls import sysctls
 from operations.verdict import verdict
@@ -34,15 +36,19 @@ def openbsd(fleet: Fleet, me: Host, mine: Sequence[Service], values: Mapping[str
         fill=lambda text: fill(text, values),
         name="Accounts",
     )
+    keys(wanted=certificate_keys(fleet, me, mine), openbsd=True, name="Keys")
+    if logs := [it for what in said for it in what.logs]:
+        logfiles(wanted=logs, name="Log files")
     hooks(fleet, me, mine, "prepares")
+    configuration = rendered(fleet, me, mine)
     filesets(
-        sets=tuple(sets(fleet, me, mine)),
+        sets=configuration.sets,
         openbsd=True,
         values=values,
         followed=unsettled(wished),
         name="Configuration",
     )
-    daemons(wanted=wished, own=own_sets(fleet, me, mine), name="Daemons")
+    daemons(wanted=wished, own=configuration.own, name="Daemons")
     settle(daemons=wished, openbsd=True, name="Settled sets")
     sysctls(wanted=[pair for what in everything for pair in what.sysctls], name="Sysctls")
     jobs(

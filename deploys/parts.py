@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pyinfra import host
 
 from fleet.model.service import FileSet, Service
 from fleet.model.site import Fleet, Host
+from fleet.pki.wanted import slot
+from operations.keys import Key
 
 
-def sets(fleet: Fleet, me: Host, mine: Sequence[Service]) -> Iterator[FileSet]:
-    """Yield the configuration sets of `mine`, services of `me`."""
-    for service in mine:
-        yield from service.renders(me, fleet)
+@dataclass(frozen=True)
+class Rendered:
+    """The configuration sets of a host, and for each daemon the names of those that go with it."""
+
+    sets: tuple[FileSet, ...]
+    own: dict[str, frozenset[str]]
 
 
-def own_sets(fleet: Fleet, me: Host, mine: Sequence[Service]) -> dict[str, frozenset[str]]:
-    """Return the names of the configuration sets that go with each daemon of `mine`, services of `me`, by its name."""
-    return {
-        daemon.name: frozenset(each.name for each in service.renders(me, fleet))
+def rendered(fleet: Fleet, me: Host, mine: Sequence[Service]) -> Rendered:
+    """Return the configuration of `mine`, services of `me`."""
+    made = [(service, tuple(service.renders(me, fleet))) for service in mine]
+    return Rendered(
+        sets=tuple(each for _, sets in made for each in sets),
+        own={
+            daemon.name: frozenset(each.name for each in sets)
+            for service, sets in made
+            for daemon in service.declares(me, fleet).daemons
+        },
+    )
+
+
+def certificate_keys(fleet: Fleet, me: Host, mine: Sequence[Service]) -> list[Key]:
+    """Return the private keys that `mine`, services of `me`, want, with the certificates that there are for them."""
+    return [
+        Key(
+            name=wanted.name,
+            path=wanted.key_path,
+            owner=wanted.owner,
+            certificate=fleet.published.certificates.get(slot(wanted.authority.name, me.name, wanted.use)),
+        )
         for service in mine
-        for daemon in service.declares(me, fleet).daemons
-    }
+        for wanted in service.declares(me, fleet).certificates
+    ]
 
 
 def hooks(fleet: Fleet, me: Host, mine: Sequence[Service], hook: str) -> None:

@@ -134,6 +134,7 @@ _SECRETS: set[SecretStr] = set()
 _OUTCOMES: dict[str, Outcome] = {}
 _PLANNED: dict[str, Outcome] = {}
 _EXECUTED: set[str] = set()
+_REMARKS: dict[str, None] = {}
 _READS: ContextVar[bool] = ContextVar("reads", default=False)
 
 
@@ -441,6 +442,11 @@ def never_show(values: Iterable[SecretStr]) -> None:
     _SECRETS.update(values)
 
 
+def remark(text: str) -> None:
+    """Have the run end with a line that is about no host in particular; the same one only once."""
+    _REMARKS.setdefault(text)
+
+
 def record_of(name: str) -> Outcome:
     """Return the record of the host called `name`, made at the first call; at exit all are written down."""
     if not _OUTCOMES:
@@ -596,7 +602,7 @@ def _merge(record: Outcome, planned: Outcome | None) -> Outcome:
 
 
 def closing_lines() -> list[str]:
-    """Return the lines that end a run: one a host, red first, then what to know of it."""
+    """Return the lines that end a run: one a host, red first, then what to know of it; at last what is remarked."""
     red, rest = [], []
     for name, facts in report()["hosts"].items():
         if facts["presence"] == Presence.AWAY:
@@ -614,7 +620,7 @@ def closing_lines() -> list[str]:
             said = f"{count} change{'' if count == 1 else 's'}" if facts["executed"] else "nothing was executed"
             rest.append(f"{name}: {said}" + (f": {made}" if made else ""))
             rest.extend(lines)
-    return red + rest
+    return [*red, *rest, *_REMARKS]
 
 
 def _close() -> None:

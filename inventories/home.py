@@ -2,6 +2,7 @@
 
 from deploys.base import base
 from deploys.services.hypervisor import Hypervisor
+from deploys.services.logserver import LogServer
 from deploys.services.netplan import Bridge, Netplan
 from deploys.services.resolver import Resolver
 from deploys.services.router import Router
@@ -99,7 +100,7 @@ site = Site(
             ),
             sshd_port=2022,
             interfaces=(Interface(network="flat", name="vio0", addresses=("192.168.1.21/24", "2001:db8:1::21/64")),),
-            services=base(Os.OPENBSD),
+            services=(*base(Os.OPENBSD), LogServer()),
             guest=Guest(
                 home="kvm1",
                 vcpus=1,

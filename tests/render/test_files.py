@@ -41,6 +41,19 @@ from standin.pf.parser import parse
 read = parse("pf.conf", open(sys.argv[1]).read(), lambda: sys.exit("at boot there is no address yet"))
 sys.exit("\\n".join(read.errors) or 0)"""
 
+_SYSLOG = """\
+import sys
+from standin.syslog.conf import rules
+said = []
+read = rules(open(sys.argv[1]).read(), said.append)
+sys.exit("\\n".join(said) or (0 if read else "not a rule in it"))"""
+
+_NEWSYSLOG = """\
+import sys, time
+from standin.newsyslog import parse
+logs, wrong = parse(open(sys.argv[1]).read(), sys.argv[1], time.localtime())
+sys.exit(wrong or (0 if logs else 1))"""
+
 _NEEDRESTART = """\
 use strict; our %nrconf; local $/;
 open(my $file, "<", $ARGV[0]) or die; my $text = <$file>; eval "$text; 1" or die $@"""
@@ -61,6 +74,8 @@ PARSERS = {
     r"/etc/ntpd\.conf": (f"{PLACE}/usr/sbin/ntpd", "-n", "-f", "{path}"),
     r"/etc/(mail/)?smtpd\.conf": ("sh", "-ec", _SMTPD, "{path}"),
     r"/var/unbound/etc/unbound\.conf": ("sh", "-ec", _UNBOUND, "{path}"),
+    r"/etc/syslog\.conf": ("python3", "-c", _SYSLOG, "{path}"),
+    r"/etc/newsyslog\.hosts\.conf": ("python3", "-c", _NEWSYSLOG, "{path}"),
     r"/etc/pf\.conf": ("python3", "-c", _PF, "{path}"),
 }
 
@@ -137,6 +152,8 @@ def test_the_real_parser_takes_the_file(site: str, path: str) -> None:
         ("db1/etc/ntpd.conf", "servers ", "sarvers "),
         ("db1/etc/mail/smtpd.conf", "listen on socket", "listen an socket"),
         ("db1/var/unbound/etc/unbound.conf", "hide-version: yes", "hide-version: perhaps"),
+        ("db1/etc/syslog.conf", "daemon.info", "demon.info"),
+        ("manicouagan1/etc/newsyslog.hosts.conf", "$D0", "$X0"),
         ("db1/etc/pf.conf", "block log all", "block log al"),
         ("db1/etc/pf.conf", "user _ntp", "user _nobody_has_this"),
         ("db1/etc/pf.conf", "to any port 123", "to self port 123"),

@@ -135,7 +135,7 @@ BAD = {
     "unknown key of a service": (
         'Router(inside="flat"',
         'Router(open=True, inside="flat"',
-        ("home: host pancake: services[15].open: no such field",),
+        ("home: host pancake: services[16].open: no such field",),
     ),
     "wrong type of a port": ("console=7022", 'console="high"', ("home: host db1: guest.console", "'high'")),
     "port out of range": ("console=7022", "console=70220", ("home: host db1: guest.console",)),
