@@ -10,6 +10,7 @@ VERBS = {
     "check": "fleet.cli.check:check",
     "console": "fleet.cli.console:console",
     "lab": "fleet.cli.lab:lab",
+    "logs": "fleet.cli.logs:logs",
     "migration": "fleet.cli.migration:migration",
     "pki": "fleet.cli.pki:pki",
     "render": "fleet.cli.render:render",
