@@ -40,6 +40,7 @@ BATCHES = (
         "account-keys": "",
         "account-code": "",
         "root-login": "",
+        "private-key": "",
         "bridge-uplink": "",
         "bridge-addresses": "",
         "volume-size": "web1-www",

@@ -12,6 +12,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class FleetBackend(SshBackend):  # type: ignore[misc]
         super().__init__(host, ssh_config=str(config), controlpersist=0)
         self.escalate = escalate
         self.execs = 0
+        self.asked = (0.0, 0.0)
         self._known: dict[str, CommandResult] = {}
         # testinfra would ask the host, at the price of two commands, once an answer is not ASCII.
         self._encoding = "utf-8"
@@ -86,12 +88,14 @@ class FleetBackend(SshBackend):  # type: ignore[misc]
         return data.decode("utf-8", errors="replace")
 
     def prefetch(self, commands: Sequence[str]) -> None:
-        """Run `commands` in one exec and remember the answer of each.
+        """Run `commands` in one exec, and remember the answer of each, and in `asked` our clock before and after it.
 
         Raises RuntimeError with ssh's last words if the host cannot be asked at all.
         """
         mark = f"##{secrets.token_hex(8)}"
+        before = time.time()
         result = self.run_ssh(self.get_command(bundle(commands, mark)))
+        self.asked = (before, time.time())
         for command, (rc, out, err) in zip(
             commands, unbundle(result.stdout, result.stderr, mark, len(commands)), strict=True
         ):

@@ -21,9 +21,11 @@ from tests.verify.common import bind, check, files, ports
 from tests.verify.declared import Declared
 from tests.verify.evidence import OpenbsdEvidence, UbuntuEvidence, unit_of
 from tests.verify.kinds import Check, Red
+from tests.verify.logs import arrives, log_files
 from tests.verify.modules.base import Unknown
 from tests.verify.modules.libvirt import Domain
 from tests.verify.modules.nftables import Object, comparable, words
+from tests.verify.pki import pki
 from tests.verify.survey import Found, Place, Presence, Survey
 
 FIREWALL = ("inet", "homefleet")
@@ -50,6 +52,10 @@ def _of_host(survey: Survey, found: Found) -> Iterator[Check]:
         yield from openbsd.checks(found.evidence)
     elif isinstance(found.evidence, UbuntuEvidence):
         yield from _of_ubuntu(found.evidence)
+    if found.evidence is not None:
+        for part in (pki, log_files):
+            yield from part(found.evidence)
+        yield from arrives(found.evidence, survey.lines)
 
 
 def _of_ubuntu(evidence: UbuntuEvidence) -> Iterator[Check]:

@@ -1,5 +1,7 @@
 """``pytest tests/verify --site SITE [--limit HOST,...] [--json FILE]``: ask the hosts what the inventory declares.
 
+Nothing is changed; each host that sends its log away logs one line, to be looked for where it shall arrive.
+
 Run it as a process of its own. Exit code 0: nothing is red, and every host that should be there was; hosts that may
 be away, guests whose place is unknown and guests that wait for a passphrase are named in the closing lines and are
 no failure. A site none of whose hosts has a service says so and ends with 0, there is nothing to be wrong. A
@@ -77,7 +79,7 @@ class Declarations(pytest.File):
         """Ask all hosts at once and yield a check for each thing that is declared."""
         wanted = self.config.stash[WANTED]
         try:
-            # The clock is read here and nowhere below: it decides what is retired.
+            # It decides what is retired.
             survey = ask_everything(wanted.fleet, wanted.sites, date.today(), wanted.limit)
         except SurveyError as error:
             raise self.CollectError(str(error)) from None

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from datetime import date
 from functools import cached_property
 
+from deploys.certificates import is_published
 from deploys.services.hypervisor import Hypervisor
+from deploys.services.logserver import Logging, client_certificate, log_server
 from deploys.services.nftables import Nftables
 from deploys.services.pf import Pf
 from deploys.services.totp import Totp
@@ -18,18 +20,23 @@ from fleet.model.service import (
     Group,
     Job,
     Listen,
+    LogFile,
     LoginClass,
     Table,
     VolumeGroup,
 )
 from fleet.model.site import Fleet, Host, Os
+from fleet.pki.wanted import Wanted, wanted
 
 
 class Declared:
-    """What the services of a host declare and render, merged; `today` decides which guests and disks are given up."""
+    """What the services of a host declare and render, merged.
 
-    def __init__(self, fleet: Fleet, host: Host, today: date) -> None:
-        self.fleet, self.host, self.today = fleet, host, today
+    Arguments: `today` decides which guests and disks are given up; `token` is a word that no other survey has.
+    """
+
+    def __init__(self, fleet: Fleet, host: Host, today: date, token: str = "") -> None:
+        self.fleet, self.host, self.today, self.token = fleet, host, today, token
 
     @cached_property
     def _said(self) -> tuple[Declaration, ...]:
@@ -121,6 +128,30 @@ class Declared:
     def patterns(self) -> tuple[str, ...]:
         """The patterns that only our files may match."""
         return tuple(pattern for each in self.sets for pattern in each.exclusive)
+
+    @cached_property
+    def certificates(self) -> tuple[Wanted, ...]:
+        """Every private certificate."""
+        return tuple(each for each in wanted(self.fleet) if each.host == self.host.name)
+
+    @property
+    def logs(self) -> tuple[LogFile, ...]:
+        """Every file that a daemon logs into."""
+        return tuple(each for said in self._said for each in said.logs)
+
+    @cached_property
+    def log_server(self) -> Host | None:
+        """The log server, if it shall have what this host logs: it is that host, or has its certificate."""
+        server = log_server(self.fleet)
+        if server is None or self.host.service(Logging) is None:
+            return None
+        mine = client_certificate(self.host, self.fleet)
+        return server if all(is_published(each, self.host, self.fleet) for each in mine) else None
+
+    @property
+    def log_line(self) -> str:
+        """What the host logs for this survey alone."""
+        return f"{self.token}-{self.host.name}"
 
     @property
     def is_hypervisor(self) -> bool:

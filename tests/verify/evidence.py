@@ -6,7 +6,9 @@ Each answer raises `Unknown` if it could not be had.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
+from pathlib import PurePosixPath
 
 from testinfra.host import Host as TestinfraHost
 
@@ -15,11 +17,13 @@ from deploys.services.pf import CONF as PF_CONF
 from deploys.services.sshd import CONF as SSHD_CONF
 from deploys.services.totp import SEEDS, USERS
 from facts.filesets import FileSets, SetQuery, SetState, state_of_host
+from facts.keys import Held, HeldQuery, HeldState, Keys, KeysState
 from facts.linux.accounts import Accounts as UbuntuAccountsFact
 from facts.linux.accounts import AccountsState as UbuntuAccounts
 from facts.openbsd.accounts import Accounts
 from facts.openbsd.accounts import AccountsState as OpenbsdAccounts
 from facts.openbsd.crontab import Crontab, Crontabs
+from facts.openbsd.logfiles import LogFiles
 from facts.openbsd.pf import Pf, PfState
 from facts.openbsd.pkg import OpenbsdPackages, Packages
 from facts.openbsd.rcctl import Services, ServicesState
@@ -34,6 +38,7 @@ from tests.verify.modules import (
     keys,
     libvirt,
     links,
+    logs,
     lvm,
     netstat,
     nftables,
@@ -81,7 +86,16 @@ class Evidence(ABC):
         """Return every command that the checks of this host will run, by a short name, to be asked in one exec."""
         patterns = (*self.markers.values(), *self.declared.patterns)
         root = {"root keys": keys.Keys.question(ROOT_KEYS, ROOT_KEYS_TOO), "root": sshd.Sshd.question(SSHD_CONF)}
-        return self._asked() | root | {pattern: files.Files.match((pattern,)) for pattern in patterns}
+        matching = {pattern: files.Files.match((pattern,)) for pattern in patterns}
+        return self._asked() | self._pki_asked() | root | matching
+
+    def _pki_asked(self) -> dict[str, str]:
+        asked = {"private keys": facts.question(Keys(), **self._private_keys)}
+        if self.declared.certificates:
+            asked["certificates"] = facts.question(Held(), **self._held)
+        if self.declared.log_server is not None:
+            asked["line"] = logs.Logs.log(self.declared.log_line)
+        return asked
 
     @abstractmethod
     def _asked(self) -> dict[str, str]:
@@ -102,6 +116,35 @@ class Evidence(ABC):
     def accounts(self) -> UbuntuAccounts | OpenbsdAccounts:
         """Groups and accounts."""
 
+    @property
+    @abstractmethod
+    def owners(self) -> Mapping[str, tuple[str, str, int]]:
+        """Owner, group and mode of the declared log files, and of the folders of private keys; by path."""
+
+    @cached_property
+    def private_keys(self) -> KeysState:
+        """The declared private keys, as far as anybody may know them, and the host's clock."""
+        return self._facts.read(Keys(), **self._private_keys)
+
+    @cached_property
+    def held(self) -> dict[str, HeldState]:
+        """The declared certificates, by name."""
+        return self._facts.read(Held(), **self._held)
+
+    @property
+    def asked(self) -> tuple[float, float]:
+        """Our clock before the host was asked, and when it had answered; in seconds since the epoch."""
+        between: tuple[float, float] = self.remote.backend.asked
+        return between
+
+    def logged(self) -> None:
+        """Raise `Unknown` if the host could not log its line."""
+        logs.logs(self.remote).answer(logs.Logs.log(self.declared.log_line))
+
+    def arrived(self, lines: Mapping[str, str]) -> frozenset[str]:
+        """Return which of `lines` are here, in the file that each belongs to; asked now, in an exec of its own."""
+        return logs.logs(self.remote).arrived(lines)
+
     @cached_property
     def root_keys(self) -> tuple[str, ...]:
         """Files with a key that opens root's account."""
@@ -115,6 +158,22 @@ class Evidence(ABC):
     @property
     def _facts(self) -> facts.Facts:
         return facts.facts(self.remote)
+
+    @property
+    def _key_folders(self) -> tuple[str, ...]:
+        paths = (PurePosixPath(each.declared.key_path) for each in self.declared.certificates)
+        return tuple(dict.fromkeys(str(path.parent) for path in paths))
+
+    @property
+    def _private_keys(self) -> dict[str, object]:
+        paths = [each.declared.key_path for each in self.declared.certificates]
+        return {"paths": paths, "openbsd": self.declared.openbsd}
+
+    @property
+    def _held(self) -> dict[str, object]:
+        said = (each.declared for each in self.declared.certificates)
+        queries = [HeldQuery(each.name, each.certificate_path, each.roots_path) for each in said]
+        return {"sets": queries, "openbsd": self.declared.openbsd}
 
     def matching(self, pattern: str) -> tuple[str, ...]:
         """Return the files that match one of the patterns that were asked for."""
@@ -132,6 +191,7 @@ class UbuntuEvidence(Evidence):
             "sockets": sockets.LISTENING,
             "units": systemd.Systemd.show(self._units),
             "files": files.Files.look(what.paths),
+            "owners": files.Files.look(self._key_folders),
             "accounts": facts.question(UbuntuAccountsFact(), logins=self._logins),
         }
         if what.people:
@@ -162,6 +222,12 @@ class UbuntuEvidence(Evidence):
     def files(self) -> dict[str, Found]:
         """The declared files, as they are."""
         return files.files(self.remote).found(self.declared.paths)
+
+    @cached_property
+    def owners(self) -> Mapping[str, tuple[str, str, int]]:
+        """Owner, group and mode of the folders of private keys; log files are declared on OpenBSD only."""
+        found = files.files(self.remote).found(self._key_folders)
+        return {path: (it.owner, it.group, it.mode) for path, it in found.items()}
 
     @cached_property
     def accounts(self) -> UbuntuAccounts:
@@ -254,6 +320,8 @@ class OpenbsdEvidence(Evidence):
             "jobs": facts.question(Crontabs(), **self._jobs),
             "sockets": netstat.SOCKETS,
         }
+        if self._looked_at["paths"]:
+            asked["owners"] = facts.question(LogFiles(), **self._looked_at)
         if what.filters:
             asked["pf"] = facts.question(Pf(), **self._tables)
             asked |= {"loaded": pfctl.LOADED, "ruleset": pfctl.Pfctl.trial(PF_CONF)}
@@ -277,6 +345,11 @@ class OpenbsdEvidence(Evidence):
             for state in self._states.values()
             for path, it in state.files.items()
         }
+
+    @cached_property
+    def owners(self) -> Mapping[str, tuple[str, str, int]]:
+        """Owner, group and mode of the declared log files, and of the folders of private keys; by path."""
+        return self._facts.read(LogFiles(), **self._looked_at)
 
     @cached_property
     def accounts(self) -> OpenbsdAccounts:
@@ -320,6 +393,10 @@ class OpenbsdEvidence(Evidence):
     def _sets(self) -> dict[str, object]:
         queries = [SetQuery(each.name, tuple(file.path for file in each.files)) for each in self.declared.sets]
         return {"sets": queries, "openbsd": True}
+
+    @property
+    def _looked_at(self) -> dict[str, list[str]]:
+        return {"paths": [*self._key_folders, *(each.path for each in self.declared.logs)]}
 
     @property
     def _accounts(self) -> dict[str, object]:

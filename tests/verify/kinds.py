@@ -187,6 +187,34 @@ FILE_STRAY = _kind(
     both=Trial("touch @stray@", "rm -f @stray@", "stray/etc/ssh/*"),
 )
 
+PRIVATE_KEY = _kind(
+    "private-key",
+    "whoever reads a host's private key is that host to everybody",
+    both=Trial("chmod 640 @key@", "chmod 600 @key@"),
+)
+
+CERTIFICATE = _kind(
+    "certificate",
+    "a daemon whose certificate is over, or is not its key's, is heard by nobody",
+    openbsd=Trial("mv @path@ @path@.broken", "mv @path@.broken @path@"),
+)
+
+CLOCK = _kind(
+    "clock",
+    "by a wrong clock certificates are not valid, codes are refused, and logs are no evidence",
+    # An hour ahead: each certificate is still valid then.
+    openbsd=Trial(
+        'date "$(date -r "$(($(date +%s) + 3600))" +%Y%m%d%H%M.%S)"',
+        'date "$(date -r "$(($(date +%s) - 3600))" +%Y%m%d%H%M.%S)"',
+    ),
+)
+
+LOG_ARRIVES = _kind(
+    "log-arrives",
+    "what a burglar can delete is no log",
+    openbsd=Trial("rcctl stop syslogd", "rcctl start syslogd", "log/arrives"),
+)
+
 SET_PENDING = _kind(
     "set-pending",
     "a run was interrupted half-way through a configuration set",
@@ -501,6 +529,12 @@ JOBS = _kind(
         "crontab -u @user@ /var/db/homefleet/broken; rm -f /var/db/homefleet/broken /var/db/homefleet/broken.new",
         "jobs/root",
     ),
+)
+
+LOG_FILE = _kind(
+    "log-file",
+    "syslogd makes no file: what has none is lost, and a log that others read or write is everybody's",
+    openbsd=Trial("chmod 644 @path@", "chmod @mode@ @path@", "log-file/var/log/hosts/other"),
 )
 
 PF_ENABLED = _kind(

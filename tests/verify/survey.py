@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -15,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from deploys.services.hypervisor import Hypervisor
+from deploys.services.logserver import path_of
 from fleet.model.site import Fleet, Host, Site
 from tests.verify import backend
 from tests.verify.declared import Declared
@@ -62,17 +64,26 @@ class Place:
     silent: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Lines:
+    """The lines that hosts logged for a survey: `arrived`, whose are on the log server; `unseen`, why none was seen."""
+
+    arrived: frozenset[str] = frozenset()
+    unseen: str = ""
+
+
 @dataclass
 class Survey:
     """All hosts of an inventory that have something to verify, as they were found.
 
-    `idle` are the hosts that have no service yet: nobody asked them.
+    `idle` are the hosts that have no service yet: nobody asked them. `lines` is what the log server has of them.
     """
 
     fleet: Fleet
     today: date
     found: dict[str, Found] = field(default_factory=dict)
     idle: tuple[str, ...] = ()
+    lines: Lines = Lines()
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
@@ -121,10 +132,10 @@ Ask = Callable[[Declared], Found]
 
 
 def survey(fleet: Fleet, sites: Sequence[Site], today: date, ask: Ask, limit: Sequence[str] | None = None) -> Survey:
-    """Return what the hosts of `sites` say, asked at the same time.
+    """Return what the hosts of `sites` say, asked at the same time, and then what of their lines the log server has.
 
-    Arguments: `limit`, names of the only hosts to verify; their twins are asked where the guests are, and never
-    blamed. Raises SurveyError for a name that no site has.
+    Arguments: `limit`, names of the only hosts to verify; their twins are asked where the guests are, the log server
+    for their lines, and never blamed. Raises SurveyError for a name that no site has.
     """
     check_limit(sites, limit)
     hosts = [host for site in sites for host in site.hosts]
@@ -138,13 +149,33 @@ def survey(fleet: Fleet, sites: Sequence[Site], today: date, ask: Ask, limit: Se
         if twin.name not in verified
     }
     made = Survey(fleet, today, idle=tuple(host.name for host in wanted if not host.services))
-    asked = [*verified.values(), *twins.values()]
+    token = secrets.token_hex(8)
+    asked = {name: Declared(fleet, host, today, token) for name, host in (verified | twins).items()}
+    senders = [each for name, each in asked.items() if name in verified and each.log_server is not None]
+    for server in (each.log_server for each in senders):
+        if server is not None and server.name not in asked:
+            asked[server.name] = Declared(fleet, server, today, token)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        answers = pool.map(lambda host: ask(Declared(fleet, host, today)), asked)
-        for host, found in zip(asked, answers, strict=True):
-            is_wanted = host.name in verified
-            made.found[host.name] = replace(found, wanted=is_wanted)
+        for name, found in zip(asked, pool.map(ask, asked.values()), strict=True):
+            made.found[name] = replace(found, wanted=name in verified)
+    made.lines = _lines(made.found, senders)
     return made
+
+
+def _lines(found: Mapping[str, Found], senders: Iterable[Declared]) -> Lines:
+    """Return what the log server has of the lines of those `senders` that were reached."""
+    logged = [each for each in senders if found[each.host.name].evidence is not None]
+    server = logged[0].log_server if logged else None
+    if server is None:
+        return Lines()
+    evidence = found[server.name].evidence
+    if evidence is None:
+        return Lines(unseen=f"{server.name}: {found[server.name].reason}")
+    try:
+        seen = evidence.arrived({each.log_line: path_of(each.host, "user") for each in logged})
+    except (Unknown, RuntimeError) as error:
+        return Lines(unseen=f"{server.name}: {error}")
+    return Lines(arrived=frozenset(each.host.name for each in logged if each.log_line in seen))
 
 
 def check_limit(sites: Sequence[Site], limit: Sequence[str] | None) -> None:
