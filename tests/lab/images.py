@@ -74,11 +74,22 @@ _FILES = {
     "etc/apt/sources.list": f"deb [trusted=yes] http://{REPOSITORY_ADDRESS}/ ./\n",
     "etc/apt/apt.conf.d/90lab": 'APT::Install-Recommends "false";\nAcquire::Languages "none";\n',
     "etc/ssh/sshd_config.d/50-lab.conf": "UsePAM no\nUseDNS no\n",
+    # Ubuntu's rsyslogd becomes the user syslog, Debian's stays root.
+    "etc/rsyslog.d/00-ubuntu.conf": "$PrivDropToUser syslog\n$PrivDropToGroup syslog\n$FileOwner syslog\n",
+    "etc/systemd/system/rsyslog.service.d/ubuntu.conf": "[Service]\nCapabilityBoundingSet=CAP_SETGID CAP_SETUID\n",
     "etc/sudoers.d/90-installer": f"{DEPLOY} ALL=(ALL) NOPASSWD: ALL\n",
     "etc/systemd/system/serial-getty@ttyS0.service.d/lab.conf": (
         "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 %I vt220\n"
     ),
 }
+_ACCOUNTS = (
+    f"useradd -m -u {DEPLOY_ID} -G sudo -s /bin/bash -p * {DEPLOY}",
+    "useradd -r -U -G adm -d /nonexistent -s /usr/sbin/nologin syslog",
+    "install -d -m 775 -g syslog /var/log",
+    "install -d -m 700 -o syslog -g adm /var/spool/rsyslog",
+)
+"""The account of deployments, and the one that Ubuntu has for its log, with its folders."""
+
 _NOT_UNPACKED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
@@ -283,8 +294,8 @@ def bare() -> Path:
         for path in (root / "etc/ssh").glob("ssh_host_*"):
             path.unlink()
         run(["chroot", root, "systemctl", "enable", "systemd-networkd.service"])
-        account = ["-m", "-u", str(DEPLOY_ID), "-G", "sudo", "-s", "/bin/bash", "-p", "*", DEPLOY]
-        run(["chroot", root, "useradd", *account])
+        for line in _ACCOUNTS:
+            run(["chroot", root, *line.split()])
         run(["cp", "-a", kernel_directory / "lib/modules", root / "usr/lib/"])
         payload_directory = root / "var/lib/lab-guest"
         payload_directory.mkdir()
@@ -296,6 +307,7 @@ def bare() -> Path:
         _sources_recipe(RELEASE),
         _BARE_PACKAGES,
         _FILES,
+        _ACCOUNTS,
         _MASKED_UNITS,
         _NOT_UNPACKED,
         _ROOT_BYTES,
