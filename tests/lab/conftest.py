@@ -29,19 +29,28 @@ FIRST = ("test_standins.py", "test_site.py", "test_verify_openbsd.py", "test_dep
 LAST = ("test_bare.py", "test_commands.py")
 """A pair of its own, for which the shared one is switched off; and what all others have sent."""
 
+MACHINES = frozenset(
+    f"test_{name}.py"
+    for name in ("agreement", "away", "bare", "deploy", "lockout", "migration_path", "places", "ubuntu_base", "verify")
+)
+"""The files whose tests are about QEMU machines; those of the others need none, and run beside them (pytest -n 2)."""
 
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files in the order of their story."""
+    """Run the files in the order of their story, and what shares a lab in one process."""
     story = (*FIRST, "", *LAST)
     here = [item for item in items if item.path.parent == Path(__file__).parent]
     here.sort(key=lambda item: story.index(item.path.name if item.path.name in story else ""))
+    for item in here:
+        item.add_marker(pytest.mark.xdist_group("machines" if item.path.name in MACHINES else "stand-ins"))
     items[:] = [item for item in items if item not in here] + here
 
 
 @pytest.fixture(scope="session", autouse=True)
-def sent() -> None:
-    """Everything that the tests send to a host is written down."""
-    transcript.make(lab_directory(INDEX).with_name(f"{INDEX}.sent"))
+def sent(worker_id: str) -> None:
+    """Everything that the tests send to a host is written down, by each process in a file of its own."""
+    transcript.make(lab_directory(INDEX).with_name(f"{INDEX}.{worker_id}.sent"))
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +67,17 @@ def stand_ins() -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def site(stand_ins: Lab, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """The same with the base on all of them; the tests of a file leave them as they found them."""
+    """The same with the base on all of them, and with their certificates; each file leaves them as it found them."""
     pair = Pair(stand_ins, tmp_path_factory.mktemp("site"))
     first = pair.deploy("--limit", "openbsd", role="site")
     assert first.code == 0, first.output
+    assert "fleet pki init" in first.output
+    for verb in ("init", "renew"):
+        done = pair.fleet("pki", "--site", "@", verb)
+        # The hypervisors are no part of this lab, and what lacks is said by the exit code.
+        assert done.returncode == (verb == "renew"), done.stdout + done.stderr
+    second = pair.deploy("--limit", "openbsd", role="site")
+    assert second.code == 0, second.output
     return pair
 
 

@@ -74,6 +74,11 @@ def test_what_is_enabled_runs_and_mail_is_delivered(lab: Lab) -> None:
         time.sleep(0.2)
 
 
+def test_the_shell_is_of_openbsds_family(lab: Lab) -> None:
+    for name in lab.stand_ins.hosts:
+        assert "MIRBSD KSH" in lab.ssh(name, "sh -c 'echo $KSH_VERSION'")
+
+
 def test_debian_is_out_of_sight(lab: Lab) -> None:
     found = lab.ssh("db1", f"for name in {' '.join(HIDDEN)}; do command -v $name; done; echo $PATH; true")
     assert found.splitlines() == ["/usr/bin:/bin:/usr/sbin:/sbin:/usr/X11R6/bin:/usr/local/bin:/usr/local/sbin"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -45,10 +45,11 @@ def make(path: Path) -> None:
     os.environ[VARIABLE] = str(path)
 
 
-def read() -> Iterator[Sent]:
-    """Yield all that was sent since `make`, in order."""
-    with Path(os.environ[VARIABLE]).open() as lines:
-        yield from (Sent(**json.loads(line)) for line in lines)
+def read(paths: Iterable[Path]) -> Iterator[Sent]:
+    """Yield all that was sent, as the transcripts `paths` have it, in order."""
+    for path in paths:
+        with path.open() as lines:
+            yield from (Sent(**json.loads(line)) for line in lines)
 
 
 @cache
