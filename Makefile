@@ -14,7 +14,7 @@ run: setup
 
 # The QEMU machines in one process, all else in the other; then what both have sent to hosts is read.
 test: setup root lint
-	$(AS_ROOT) $(PYTEST) -n 2 --dist loadgroup tests/unit tests/render tests/pki tests/standin tests/lab \
+	$(AS_ROOT) $(PYTEST) -n 2 tests/unit tests/render tests/pki tests/standin tests/lab \
 		--ignore=tests/lab/torture --ignore=tests/lab/test_commands.py
 	$(AS_ROOT) $(PYTEST) tests/lab/test_commands.py
 

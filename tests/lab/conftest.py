@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.lab import transcript
 from tests.lab.lab import Lab, lab_directory
@@ -36,14 +38,26 @@ MACHINES = frozenset(
 """The files whose tests are about QEMU machines; those of the others need none, and run beside them (pytest -n 2)."""
 
 
-@pytest.hookimpl(tryfirst=True)
+class _ByLab(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives one process all that shares a lab, and every other test to whoever has nothing to do."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.partition("::")[0])
+        if path.parent.name != Path(__file__).parent.name:
+            return nodeid
+        return "machines" if path.name in MACHINES else "stand-ins"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByLab:
+    """Return how the tests are dealt out to processes (pytest -n 2)."""
+    return _ByLab(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files in the order of their story, and what shares a lab in one process."""
+    """Run the files in the order of their story."""
     story = (*FIRST, "", *LAST)
     here = [item for item in items if item.path.parent == Path(__file__).parent]
     here.sort(key=lambda item: story.index(item.path.name if item.path.name in story else ""))
-    for item in here:
-        item.add_marker(pytest.mark.xdist_group("machines" if item.path.name in MACHINES else "stand-ins"))
     items[:] = [item for item in items if item not in here] + here
 
 
