@@ -55,7 +55,7 @@ class LogServer(Service):
         peers = peers_of(host, [each for each in senders if each not in shut], fleet)
         listen = Listen(port=self.port, source=peers, crosses=True, shut=peers_of(host, shut, fleet))
         return Declaration(
-            listens=(listen,) if peers else (),
+            listens=(listen,),
             certificates=(self.certificate(host, fleet),),
             logs=self._logs(host, fleet),
             # Half an hour after the system's own; one that misses its hour is not rotated that day.

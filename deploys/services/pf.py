@@ -172,7 +172,7 @@ class Pf(Service):
                     known=[
                         (_words(listen), _source(listen), self._limits(listen))
                         for listen in listens
-                        if not _is_for_anyone(listen)
+                        if not _is_for_anyone(listen) and (listen.source or listen.during)
                     ],
                     open=[(_words(listen), self._limits(listen)) for listen in listens if _is_for_anyone(listen)],
                     going_out=[line for service in talking for line in _out(service.connects(host, fleet))],

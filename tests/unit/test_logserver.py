@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from deploys.services.logserver import FACILITIES, FOLDER, OTHER, LogServer, log_server, senders_to
-from deploys.services.pf import Pf
 from deploys.services.router import Router, address_of, peers_of
 from deploys.services.syslogd import CONF, Syslogd
 from fleet.load import load
@@ -140,12 +139,12 @@ def test_whose_certificate_is_revoked_is_shut_out_and_cut_off() -> None:
     assert "pfctl -k" not in (_set(fleet, "virtie", "pf").apply or "")
 
 
-def test_who_alone_had_logged_leaves_no_open_port() -> None:
+def test_who_alone_had_logged_leaves_no_open_port_and_is_cut_off_all_the_same() -> None:
     slots = frozenset(slot for slot in SLOTS if slot.endswith(".client"))
     fleet = HOME.model_copy(update={"published": Published(revoked=slots)})
-    server = fleet.host("manicouagan1")
-    assert not any(listen.port == 6514 for listen in fleet.listens(server))
-    assert any(isinstance(service, Pf) for service in server.services)
+    made = _set(fleet, "manicouagan1", "pf")
+    assert "6514" not in made.files[0].text
+    assert made.apply is not None and " && pfctl -k 192.0.2.53" in made.apply
 
 
 def _changed(fleet: Fleet, name: str, *added: Service, without: type[Service] | None = None) -> Fleet:
