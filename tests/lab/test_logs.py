@@ -366,8 +366,13 @@ def test_a_rotation_of_the_root_and_of_every_certificate_loses_nothing_that_it_d
 
 
 def test_who_is_revoked_is_shut_out_at_once_and_comes_back_with_a_new_key(site: Pair) -> None:
+    assert "CIPHER is TLS" in _who_reads_crls(site)
     done = site.fleet("pki", "--site", "@", "revoke", "ns3", "client", "--reason", "key-compromise")
     assert done.returncode == 0, done.stderr
+    assert "verify error:certificate revoked" in _who_reads_crls(site)
+    # syslogd(8) reads no list: until the deploy nothing has changed for it.
+    root(site, "ns3", "rcctl restart syslogd")
+    assert arrives(site, "ns3", say(site, "ns3"))
     deployed = site.deploy("--limit", SERVER, "--limit", "pancake", role="site")
     assert deployed.code == 0, deployed.output
     assert not arrives(site, "ns3", say(site, "ns3"), seconds=4)
@@ -379,6 +384,23 @@ def test_who_is_revoked_is_shut_out_at_once_and_comes_back_with_a_new_key(site: 
     again = site.deploy("--limit", "openbsd", role="site")
     assert again.code == 0, again.output
     assert arrives(site, "ns3", say(site, "ns3"), seconds=30)
+
+
+def _who_reads_crls(site: Pair) -> str:
+    """Return what a server that reads the authority's CRLs says of the certificate of ns3."""
+    _, sites = load(str(site.inventory()))
+    lists = (pki_folder(sites[0]) / "log" / "crl.pem").read_text()
+    own = "-cert /etc/ssl/log-client.crt -key /etc/ssl/private/log-client.key"
+    return root(
+        site,
+        "ns3",
+        f"cat >/root/crl.pem; sleep 4 | openssl s_server -accept 127.0.0.1:9514 {own} "
+        "-CAfile /etc/ssl/log-client-roots.pem -CRL /root/crl.pem -crl_check -Verify 1 -verify_return_error "
+        "-naccept 1 >/root/said 2>&1 & sleep 1; "
+        f"echo | timeout 10 openssl s_client -connect 127.0.0.1:9514 {own} >/dev/null 2>&1; "
+        "wait; cat /root/said; rm /root/said /root/crl.pem",
+        lists,
+    )
 
 
 def _typed(site: Pair, answer: str, *verb: str) -> str:
