@@ -100,12 +100,20 @@ def log_server(fleet: Fleet) -> Host | None:
     return found[0] if found else None
 
 
+def settings_of(server: Host) -> LogServer:
+    """Return what the inventory says of the log server; KeyError if `server` is none."""
+    settings = server.service(LogServer)
+    if settings is None:
+        raise KeyError(f"{server.name} is no log server")
+    return settings
+
+
 def authority(fleet: Fleet) -> Authority:
     """Return the authority of the log; KeyError without a log server."""
     server = log_server(fleet)
-    settings = server.service(LogServer) if server is not None else None
-    if settings is None:
+    if server is None:
         raise KeyError("there is no log server")
+    settings = settings_of(server)
     domains = tuple(sorted({site.domain for site in fleet.sites}))
     return Authority(name="log", domains=domains, root_days=settings.root_days, leaf_days=settings.leaf_days)
 

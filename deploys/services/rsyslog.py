@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pydantic import ByteSize
 
 from deploys.certificates import certificate_sets, is_published
-from deploys.services.logserver import Logging, LogServer, client_certificate, log_server
+from deploys.services.logserver import Logging, client_certificate, log_server, settings_of
 from deploys.services.router import address_of
 from deploys.templates import template
 from fleet.model.pki import Certificate
@@ -64,15 +64,13 @@ class Rsyslog(Logging):
 
     def _files(self, certificate: Certificate, host: Host, fleet: Fleet) -> Iterable[File]:
         server = log_server(fleet)
-        settings = server.service(LogServer) if server is not None else None
         assert server is not None
-        assert settings is not None
         yield template(APPARMOR, source="apparmor", certificate=certificate)
         yield template(
             CONF,
             certificate=certificate,
             address=address_of(server, host, fleet),
-            port=settings.port,
+            port=settings_of(server).port,
             server=fleet.name_of(server),
             queue=int(self.queue),
         )

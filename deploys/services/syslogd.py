@@ -15,6 +15,7 @@ from deploys.services.logserver import (
     log_server,
     path_of,
     senders_to,
+    settings_of,
 )
 from deploys.services.pf import Connect, Talking, alone
 from deploys.services.router import address_of
@@ -46,20 +47,17 @@ class Syslogd(Logging, Talking):
         server = log_server(fleet)
         if server is None or server.name == host.name:
             return ()
-        settings = server.service(LogServer)
-        assert settings is not None
-        return (Connect(ports=(settings.port,), to=(alone(address_of(server, host, fleet)),)),)
+        return (Connect(ports=(settings_of(server).port,), to=(alone(address_of(server, host, fleet)),)),)
 
     def renders(self, host: Host, fleet: Fleet) -> Iterable[FileSet]:
         """Yield its certificates and syslog.conf; there is no check for that: syslogd skips a line that is wrong."""
-        yield from certificate_sets((*client_certificate(host, fleet), *_servers(host, fleet)), host, fleet)
+        certificates = client_certificate(host, fleet)
+        yield from certificate_sets((*certificates, *_servers(host, fleet)), host, fleet)
         server = log_server(fleet)
-        serving = host.service(LogServer) is not None
+        serving = server is not None and server.name == host.name
         target = None
-        if server is not None and all(is_published(it, host, fleet) for it in client_certificate(host, fleet)):
-            settings = server.service(LogServer)
-            assert settings is not None
-            target = None if serving else f"{fleet.name_of(server)}:{settings.port}"
+        if server is not None and not serving and all(is_published(it, host, fleet) for it in certificates):
+            target = f"{fleet.name_of(server)}:{settings_of(server).port}"
         yield FileSet(
             name="syslogd",
             files=(
@@ -94,6 +92,4 @@ def _flags(host: Host, fleet: Fleet) -> Iterable[str]:
             yield f"-C {mine.roots_path} -c {mine.certificate_path} -k {mine.key_path}"
     for mine in _servers(host, fleet):
         if is_published(mine, host, fleet):
-            settings = host.service(LogServer)
-            assert settings is not None
-            yield f"-S {settings.address(host)} -K {mine.roots_path}"
+            yield f"-S {settings_of(host).address(host)} -K {mine.roots_path}"
