@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -304,9 +305,6 @@ _NUMBER = re.compile(r"^(\S+Z) .* numbered: line (\d+) ends$")
 _RESTART = re.compile(r"^(\S+Z) .* syslogd\[\d+\]: (?:exiting on signal|start)")
 
 
-_STASH = re.compile(r"dropped (\d+) messages?, error")
-
-
 def _numbers(lines: list[str]) -> Counter[int]:
     return Counter(int(match[2]) for line in lines if (match := _NUMBER.match(line)))
 
@@ -318,8 +316,9 @@ def _moment(text: str) -> float:
 def test_a_rotation_of_the_root_and_of_every_certificate_loses_nothing_that_it_does_not_count(site: Pair) -> None:
     """Each host logs a hundred lines a second while everything is renewed and the root is exchanged.
 
-    A line that is missing was in a buffer of a syslogd that was restarted or on its way through TCP to a server that
-    was: so each has its restart beside it. Or the kernel, which keeps a hundred while no syslogd runs, has counted it.
+    A line that is missing was in a buffer or a socket of a syslogd that was restarted, or came while it did not run and
+    the kernel had its hundred, or was on its way through TCP to a server that was restarted: each has its restart
+    beside it.
     """
     counting = Counting(site, HOSTS)
     thread = threading.Thread(target=counting)
@@ -353,10 +352,11 @@ def test_a_rotation_of_the_root_and_of_every_certificate_loses_nothing_that_it_d
         restarts = [_moment(match[1]) for line in local if (match := _RESTART.match(line))]
         restarts += [_moment(m[1]) for line in logged(site, SERVER, "syslog") if (m := _RESTART.match(line))]
         missing = set(range(1, counting.sent + 1)) - set(there)
-        unexplained = [n for n in missing if n in kept and not any(abs(kept[n] - at) < 3 for at in restarts)]
+        # One that its own host has not either is as old as the next one that it has.
+        later = sorted(kept)
+        when = {number: kept[later[bisect(later, number - 1)]] for number in missing}
+        unexplained = [number for number in missing if not any(abs(when[number] - at) < 3 for at in restarts)]
         assert unexplained == [], (name, sorted(unexplained)[:20])
-        counted = sum(int(match[1]) for line in local if (match := _STASH.search(line)))
-        assert len(missing - set(kept)) <= counted, (name, sorted(missing - set(kept))[:20], counted)
         lost[name] = len(missing)
     print(f"\n{counting.sent} lines of each host, a root and all certificates exchanged; lost: {lost}")
     assert sum(lost.values()) < counting.sent * len(HOSTS) / 500
