@@ -63,6 +63,21 @@ def test_with_its_certificate_it_sends_everything() -> None:
     assert files == {"/etc/ssl/log-client.crt": ("C\n", 0o644), "/etc/ssl/log-client-roots.pem": ("R\n", 0o644)}
 
 
+class Chrooted(Service):
+    """A service whose daemon looks for the log inside its own root."""
+
+    def declares(self, host: Host, fleet: Fleet) -> Declaration:
+        del host, fleet
+        return Declaration(state=none_to_keep("a test keeps nothing"))
+
+    def log_sockets(self) -> Iterable[str]:
+        return ("/var/www/dev/log",)
+
+
+def test_a_chrooted_daemon_has_a_socket_of_its_own() -> None:
+    assert _syslogd(_changed(HOME, "web1", Chrooted()), "web1") == "-Z -a /var/www/dev/log"
+
+
 def test_the_server_listens_where_its_key_is_looked_for() -> None:
     assert _syslogd(GIVEN, "manicouagan1") == "-n -Z -S 192.168.1.21 -K /etc/ssl/log-server-roots.pem"
     assert {file.path for file in _set(GIVEN, "manicouagan1", "log-server").files} == {
